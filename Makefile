@@ -1,0 +1,85 @@
+# The verbs of this project; each builds what it needs in $(VENV).
+
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 \
+	python3.11; do $$name -c 'import sys; sys.exit(sys.version_info \
+	< (3, 11))' 2>/dev/null && command -v $$name && break; done)
+APP ?= fasthttp.demo:app
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet install
+SOURCES := setup.py $(wildcard fasthttp/*.pyx fasthttp/*.pxd fasthttp/*.h)
+STUBS := $(patsubst fasthttp/%.pyi,fasthttp.%,$(wildcard fasthttp/*.pyi))
+HINT := { echo "fasthttp needs Python 3.11 or later with venv and headers," \
+	"and a C compiler. Debian: apt install gcc python3-dev python3-venv" \
+	>&2; exit 1; }
+
+define REQUIREMENTS
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)
+groups = project["project"]["optional-dependencies"]
+groups["build"] = project["build-system"]["requires"]
+print(*groups[sys.argv[1]], sep="\n")
+endef
+export REQUIREMENTS
+export PIP_USER := 0
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+.PHONY: run test test-all check bench fuzz soak wheel clean
+
+run: $(VENV)/.compiled
+	@exec $(PY) -m fasthttp $(ARGS) $(APP)
+
+test: $(VENV)/.compiled $(VENV)/.test
+	@sh tests/install-tools.sh
+	$(PY) -m pytest $(ARGS)
+
+test-all:
+	@for minor in 11 12 13 14; do for python in python3.$$minor \
+	"$$HOME"/.pyenv/versions/3.$$minor.*/bin/python; do \
+	$$python -c "import sys; sys.exit(sys.version_info[1] != $$minor)" \
+	2>/dev/null || continue; echo "== $$python"; \
+	$(MAKE) test PYTHON=$$python VENV=.venv-3.$$minor || exit 1; \
+	break; done; done
+
+check: $(VENV)/.compiled $(VENV)/.test $(VENV)/.dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m cython_lint fasthttp/*.pyx fasthttp/*.pxd
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest $(STUBS)
+	$(PY) -m pytest --quiet tests/test_layers.py
+
+bench: $(VENV)/.compiled
+	$(PY) bench/compare.py $(ARGS)
+
+fuzz: $(VENV)/.compiled $(VENV)/.test
+	$(PY) -m fuzz $(ARGS)
+
+soak: $(VENV)/.compiled $(VENV)/.test
+	$(PY) -m bench.soak $(ARGS)
+
+wheel: $(VENV)/.dev
+	$(PY) -m build
+
+clean:
+	rm -rf .venv .venv-3.* build dist *.egg-info fasthttp/*.so
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || $(HINT)
+	@echo "creating $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv --clear $(VENV) || $(HINT)
+	@touch $@
+
+$(VENV)/.build $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml \
+		$(VENV)/.created
+	@echo "installing what $* needs"
+	@$(PY) -c "$$REQUIREMENTS" $* | xargs $(PIP)
+	@touch $@
+
+$(VENV)/.compiled: $(SOURCES) $(VENV)/.build
+	@echo "compiling"
+	@$(PY) setup.py --quiet build_ext --inplace --parallel 2 || $(HINT)
+	@touch $@

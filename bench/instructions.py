@@ -1,0 +1,97 @@
+"""Instruction counts by callgrind: repeatable where times are not.
+
+`python bench/instructions.py` counts and compares with instructions.json,
+and ends with status 1 when a case costs more than ALLOWED; `--update`
+writes the file. Needs valgrind.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import cases
+
+BENCH = Path(__file__).resolve().parent
+RECORD = BENCH / "instructions.json"
+ALLOWED = 1.03
+REPEAT = 20
+WARM = 3
+CASES = {
+    f"{kind.__name__}: {batch}": (kind, heads)
+    for kind in (cases.objects, cases.environ, cases.scan)
+    for batch, heads in cases.BATCHES.items()
+}
+CASES["chunked"] = (cases.chunked,)
+CASES["serialized"] = (cases.serialized,)
+
+
+def count_all():
+    """Instructions of one call of each case."""
+    return {
+        name: round((_count(name, REPEAT) - _count(name, 0)) / REPEAT)
+        for name in CASES
+    }
+
+
+def _count(name, repeat):
+    """All instructions of a process that runs the case so often."""
+    command = ["valgrind", "--tool=callgrind"]
+    command += ["--callgrind-out-file=/dev/null", sys.executable, __file__]
+    command += ["--case", name, "--repeat", str(repeat)]
+    fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BENCH.parent)}
+    done = subprocess.run(
+        command,
+        env=os.environ | fixed,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(re.search(r"Collected : (\d+)", done.stderr)[1])
+
+
+def compare(counted, recorded):
+    """Print both; the names of the cases that cost more than ALLOWED."""
+    worse = []
+    for name, count in counted.items():
+        before = recorded.get(name, count)
+        print(f"{name:<28} {count:>10,} {count / before:>8.1%}")
+        if count > before * ALLOWED:
+            worse.append(name)
+    return worse
+
+
+def main():
+    """Count, compare or update."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--update", action="store_true")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        make, *arguments = CASES[options.case]
+        run = make(*arguments)
+        for _ in range(WARM + options.repeat):
+            run()
+        return
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind not found: instructions are not counted")
+    built_for = sysconfig.get_config_var("SOABI")
+    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    counted = count_all()
+    worse = compare(counted, records.get(built_for, {}))
+    if options.update:
+        records[built_for] = counted
+        text = json.dumps(records, indent=1, sort_keys=True)
+        RECORD.write_text(text + "\n")
+    elif worse:
+        sys.exit(f"more than {ALLOWED - 1:.0%} over: {', '.join(worse)}")
+
+
+if __name__ == "__main__":
+    main()

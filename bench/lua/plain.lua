@@ -1,0 +1,2 @@
+-- The same request over and over; its headers come from the command line.
+require "report"

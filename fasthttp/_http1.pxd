@@ -1,0 +1,96 @@
+from fasthttp._parser cimport RequestHead, RequestParser
+from fasthttp._protocol cimport BaseProtocol, BaseTransport
+from fasthttp._serializer cimport ResponseSerializer
+
+cdef enum State:
+    IDLE = 0            # between requests
+    READING_HEAD = 1
+    READING_BODY = 2
+    RESPONDING = 3      # a whole request is with the application
+    STARTED = 4         # and its answer's head is written
+    ENDED = 5           # nothing more is read or answered
+
+
+cdef class Request(RequestHead):
+    cdef readonly object remote
+    cdef RequestBody _content
+
+
+cdef class RequestBody:
+    cdef Py_ssize_t _memory
+    cdef bytes _block           # of the size Content-Length told
+    cdef Py_ssize_t _filled
+    cdef list _parts
+    cdef long long size
+    cdef object _file
+
+    cdef int expect(self, long long length) except -1
+    cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1
+    cdef int spool(self) except -1
+    cdef bytes content(self)
+    cdef object stream(self)
+
+
+cdef class HttpContext:
+    cdef readonly object config
+    cdef readonly object access_log
+    cdef ResponseSerializer serializer
+    cdef double keep_alive
+    cdef double header_timeout
+    cdef double body_timeout
+    cdef long long body_rate
+    cdef Py_ssize_t body_memory
+
+
+cdef class HttpProtocol(BaseProtocol):
+    cdef BaseTransport transport
+    cdef HttpContext context
+    cdef RequestParser parser
+    cdef Request request
+    cdef RequestBody body
+    cdef State state
+    cdef bint running           # in run(), on this stack
+    cdef bint reading_paused
+    cdef bint eof
+    cdef bint draining
+    cdef int status
+    cdef int framing
+    cdef bint persist
+    cdef long long remaining
+    cdef long long sent
+    cdef long long body_mark
+    cdef double since
+    cdef tuple log_entry
+
+    cdef int begin_request(self) except -1
+    cdef int complete_request(self) except -1
+    cdef int writable_again(self) except -1
+    cdef int abandon_request(self) except -1
+
+    cdef int set_up(
+        self, object server, BaseTransport transport, HttpContext context
+    ) except -1
+    cdef int pause_reading(self) except -1
+    cdef int run(self) except -1
+    cdef int advance(self) except -1
+    cdef int after_run(self) except -1
+    cdef int head_received(self) except -1
+    cdef int refuse(self, int status, str detail) except -1
+    cdef int send_head(
+        self, object status, object headers, long long length
+    ) except -1
+    cdef int write_head(
+        self, object status, object headers, long long length
+    ) except -1
+    cdef int send_response(
+        self, object status, object headers, bytes body
+    ) except -1
+    cdef int send_data(self, bytes data) except -1
+    cdef int send_file(
+        self, object owner, int fd, long long offset, long long count
+    ) except -1
+    cdef int finish_response(self) except -1
+    cdef int fail_response(self) except -1
+    cdef int note_request(self) except -1
+    cdef str latin1(self, unsigned start, unsigned size)
+    cdef int log_response(self) except -1

@@ -1,0 +1,612 @@
+"""One HTTP/1.1 connection: requests in order, one answer for each.
+
+`HttpProtocol` joins parser and serializer to a transport; it is sans-I/O:
+bytes come in by `on_data_received` and leave through `BaseTransport`.
+"""
+import logging
+import os
+import tempfile
+from io import BytesIO
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+)
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.string cimport memcpy
+
+from fasthttp._parser cimport (
+    DATA, END, Field, HEAD, REFERER, RequestHead, RequestParser, Span,
+    USER_AGENT
+)
+from fasthttp._protocol cimport BaseProtocol, BaseTransport
+from fasthttp._serializer cimport (
+    CHUNKED, LENGTH, NO_BODY, ResponseSerializer, UNTIL_CLOSE
+)
+
+from fasthttp.config import Config
+from fasthttp.errors import AppError, PeerError
+
+cdef enum:
+    HIGH_WATER = 65536
+    # Bytes up to which a copy behind the head beats a second iovec.
+    COPY_MAX = 16384
+    # A body that is larger is received in place.
+    IN_PLACE_MIN = 16384
+
+# Seconds an idle connection may still bring a request once we stop.
+cdef double DRAIN_GRACE = 0.2
+
+cdef object error_log = logging.getLogger("fasthttp.error")
+cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+cdef bytes SERVER_ERROR = b"Internal Server Error\n"
+cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+cdef class HttpContext:
+    """What all connections of one loop and configuration share."""
+
+    def __init__(self, config=None, access_log=None):
+        if config is None:
+            config = Config()
+        self.config = config
+        self.access_log = access_log
+        self.serializer = ResponseSerializer(
+            "fasthttp" if config.server_header else ""
+        )
+        self.keep_alive = config.keep_alive
+        self.header_timeout = config.header_timeout
+        self.body_timeout = config.body_timeout
+        self.body_rate = config.body_min_rate
+        self.body_memory = config.body_memory
+
+    def new_parser(self):
+        config = self.config
+        return RequestParser(
+            limit_request_line=config.limit_request_line,
+            limit_request_fields=config.limit_request_fields,
+            limit_request_field_size=config.limit_request_field_size,
+            limit_request_head=config.limit_request_head,
+            limit_request_body=config.limit_request_body,
+        )
+
+
+@cython.final
+cdef class RequestBody:
+    """A body being collected: in memory up to a limit, then in a file."""
+
+    def __cinit__(self, Py_ssize_t memory):
+        self._memory = memory
+
+    cdef int expect(self, long long length) except -1:
+        if 0 < length <= self._memory:
+            self._block = PyBytes_FromStringAndSize(NULL, length)
+        return 0
+
+    cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1:
+        cdef char *to
+        self.size += size
+        if self._block is not None:
+            to = PyBytes_AS_STRING(self._block) + self._filled
+            if <const char *>data != to:
+                memcpy(to, data, size)
+            self._filled += size
+            return 0
+        part = PyBytes_FromStringAndSize(<const char *>data, size)
+        if self._file is None and self.size > self._memory:
+            self.spool()
+        if self._file is not None:
+            self._file.write(part)
+        elif self._parts is None:
+            self._parts = [part]
+        else:
+            self._parts.append(part)
+        return 0
+
+    cdef int spool(self) except -1:
+        self._file = tempfile.TemporaryFile()
+        for part in self._parts or ():
+            self._file.write(part)
+        self._parts = None
+        return 0
+
+    cdef bytes content(self):
+        if self._block is not None:
+            return self._block
+        if self._file is not None:
+            self._file.seek(0)
+            return self._file.read()
+        return b"".join(self._parts or ())
+
+    cdef object stream(self):
+        if self._file is not None:
+            self._file.seek(0)
+            return self._file
+        return BytesIO(self.content())
+
+
+cdef class Request(RequestHead):
+    @property
+    def body(self):
+        return self._content.content() if self._content is not None else b""
+
+    @property
+    def stream(self):
+        return self._content.stream() if self._content is not None else (
+            BytesIO()
+        )
+
+
+cdef class HttpProtocol(BaseProtocol):
+    config = None
+    access_log = None
+
+    def __init__(self, server, sk_client, mqueue):
+        self.set_up(server, sk_client, self._context_of(server))
+
+    cdef int set_up(
+        self, object server, BaseTransport transport, HttpContext context
+    ) except -1:
+        self.server = server
+        self.trans = self._mqueue = self.transport = transport
+        self.context = context
+        self.parser = context.new_parser()
+        return 0
+
+    def _context_of(self, server):
+        """One context for each loop and protocol class."""
+        contexts = server.__dict__.setdefault("_http_contexts", {})
+        context = contexts.get(type(self))
+        if context is None:
+            context = contexts[type(self)] = HttpContext(
+                self.config, self.access_log
+            )
+        return context
+
+    # The hooks of BaseProtocol.
+
+    def on_new_connection(self, address):
+        pass
+
+    def on_data_received(self, data):
+        self.data_received(PyBytes_AS_STRING(data), len(data))
+
+    def on_connection_closed(self):
+        pass
+
+    def on_request(self, request):
+        self.respond(404, PLAIN_TEXT, b"Nothing is served here.\n")
+
+    # The answer, from the loop's thread, now or later.
+
+    def respond(self, status, headers=(), body=b""):
+        if self.state == ENDED:
+            return
+        if self.state != RESPONDING:
+            raise AppError("there is no request that waits for an answer")
+        if isinstance(body, str):
+            body = body.encode()
+        elif type(body) is not bytes:
+            body = bytes(body)
+        self.send_response(status, headers, body)
+        self.finish_response()
+
+    def start(self, status, headers=()):
+        if self.state == ENDED:
+            return
+        if self.state != RESPONDING:
+            raise AppError("there is no request that waits for an answer")
+        self.send_head(status, headers, -1)
+
+    def write(self, data):
+        if self.state == ENDED:
+            return
+        if self.state != STARTED:
+            raise AppError("write() before start()")
+        self.send_data(data if type(data) is bytes else bytes(data))
+
+    def end(self):
+        if self.state == ENDED:
+            return
+        if self.state != STARTED:
+            raise AppError("end() before start()")
+        self.finish_response()
+
+    # From the transport.
+
+    cdef int connection_made(self) except -1:
+        self.on_new_connection(self.transport.getpeername())
+        self.transport.set_deadline(self.context.keep_alive)
+        return 0
+
+    cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1:
+        cdef RequestBody body = self.body
+        cdef Py_ssize_t left
+        if body is not None and body._block is not None and (
+            self.state == READING_BODY
+        ):
+            left = PyBytes_GET_SIZE(body._block) - body._filled
+            if left >= IN_PLACE_MIN:
+                data[0] = PyBytes_AS_STRING(body._block) + body._filled
+                size[0] = left
+        return 0
+
+    cdef int data_received(
+        self, const char *data, Py_ssize_t size
+    ) except -1:
+        if self.state == ENDED:
+            return 0
+        self.parser.feed(<const unsigned char *>data, size)
+        if self.state < RESPONDING:
+            return self.run()
+        # Ahead of its turn: kept, but no more of it.
+        self.parser.keep()
+        return self.pause_reading()
+
+    cdef int pause_reading(self) except -1:
+        if not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    cdef int eof_received(self) except -1:
+        self.eof = True
+        if self.state < RESPONDING:
+            self.state = ENDED
+            self.transport.close()
+        return 0
+
+    cdef int resume_writing(self) except -1:
+        if self.state >= RESPONDING:
+            self.on_resume_writing()
+            return self.writable_again()
+        return self.run()
+
+    cdef int deadline_expired(self) except -1:
+        if self.state == IDLE:
+            if self.transport.has_input():
+                self.transport.set_deadline(self.context.header_timeout)
+                return 0
+            self.state = ENDED
+            return self.transport.close()
+        if self.state == READING_HEAD:
+            return self.refuse(
+                408, "the head did not arrive within header_timeout"
+                f" ({self.context.header_timeout:g} s)"
+            )
+        if self.state == READING_BODY:
+            if (
+                self.parser.body_size - self.body_mark
+                < self.context.body_rate * self.context.body_timeout
+            ):
+                return self.refuse(
+                    408, "the body arrives slower than body_min_rate"
+                    f" ({self.context.body_rate} bytes a second)"
+                )
+            self.body_mark = self.parser.body_size
+            self.transport.set_deadline(self.context.body_timeout)
+        return 0
+
+    cdef int drain(self) except -1:
+        self.draining = True
+        if self.state == IDLE:
+            if self.transport.now() - self.since > DRAIN_GRACE and (
+                not self.transport.has_input()
+            ):
+                self.state = ENDED
+                return self.transport.close()
+            self.transport.set_deadline(DRAIN_GRACE)
+        return 0
+
+    cdef int connection_lost(self) except -1:
+        cdef State state = self.state
+        self.state = ENDED
+        self.body = None
+        if state != IDLE and state != ENDED:
+            self.abandon_request()
+        self.on_connection_closed()
+        return 0
+
+    # Requests.
+
+    cdef int run(self) except -1:
+        """Parse and answer until bytes, room or an answer is missing."""
+        if self.running:
+            return 0
+        self.running = True
+        try:
+            self.advance()
+        except PeerError as error:
+            self.refuse(error.status, error.detail)
+        except OSError as error:
+            error_log.error("cannot store a request body: %s", error)
+            self.refuse(507, "the request body cannot be stored")
+        finally:
+            self.running = False
+        if self.state != ENDED:
+            self.after_run()
+        return 0
+
+    cdef int advance(self) except -1:
+        cdef int event
+        while self.state < RESPONDING:
+            if self.transport.queued() > HIGH_WATER:
+                break
+            event = self.parser.next_event()
+            if event == HEAD:
+                self.head_received()
+            elif event == DATA:
+                self.body.add(self.parser.data, self.parser.data_size)
+            elif event == END:
+                self.state = RESPONDING
+                self.complete_request()
+            else:
+                break
+        return 0
+
+    cdef int after_run(self) except -1:
+        self.parser.keep()
+        if (
+            self.state >= RESPONDING
+            or self.transport.queued() > HIGH_WATER
+        ):
+            # The application's turn, or that of a client to read.
+            self.transport.set_deadline(0)
+            return 0
+        if self.reading_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
+        if self.eof:
+            self.state = ENDED
+            return self.transport.close()
+        if self.state == READING_BODY:
+            return 0
+        if not self.parser.idle():
+            if self.state == IDLE:
+                self.state = READING_HEAD
+                self.transport.set_deadline(self.context.header_timeout)
+        else:
+            self.since = self.transport.now()
+            self.transport.set_deadline(
+                DRAIN_GRACE if self.draining else self.context.keep_alive
+            )
+        return 0
+
+    cdef int head_received(self) except -1:
+        cdef RequestParser parser = self.parser
+        self.sent = 0
+        if self.context.access_log is not None:
+            self.note_request()
+        self.begin_request()
+        if not parser.head.chunked and parser.head.content_length <= 0:
+            return 0
+        self.state = READING_BODY
+        self.body = RequestBody(self.context.body_memory)
+        self.body.expect(parser.head.content_length)
+        self.body_mark = 0
+        self.transport.set_deadline(self.context.body_timeout)
+        # RFC 9110 section 10.1.1: not if the body is under way already.
+        if parser.head.expect_continue and parser.unread() == 0:
+            self.transport.write(CONTINUE)
+        return 0
+
+    cdef int begin_request(self) except -1:
+        """A head is parsed; take from the parser what will be needed."""
+        self.request = Request.__new__(Request)
+        self.parser.copy_head_to(self.request)
+        return 0
+
+    cdef int complete_request(self) except -1:
+        """The whole request is here; answer it now or later."""
+        cdef Request request = self.request
+        self.request = None
+        request._content = self.body
+        request.remote = self.transport.getpeername()
+        self.body = None
+        try:
+            self.on_request(request)
+        except Exception:
+            error_log.exception("exception in on_request")
+            self.fail_response()
+        return 0
+
+    cdef int writable_again(self) except -1:
+        """What was sent has left the memory, after a pause."""
+        return 0
+
+    cdef int abandon_request(self) except -1:
+        """What was begun will not be answered, or not to its end."""
+        self.request = None
+        return 0
+
+    cdef int refuse(self, int status, str detail) except -1:
+        error_log.debug(
+            "%s: %d %s", self.transport.getpeername(), status, detail
+        )
+        self.body = None
+        self.abandon_request()
+        cdef ResponseSerializer out = self.context.serializer
+        cdef bytes text = f"{detail}\n".encode()
+        out.size = 0
+        out.write_head(status, PLAIN_TEXT, 1, False, False, len(text))
+        out.append(PyBytes_AS_STRING(text), len(text))
+        self.transport.write_raw(out.data, out.size)
+        self.status = status
+        self.sent = len(text)
+        self.log_response()
+        self.state = ENDED
+        return self.transport.close_lingering()
+
+    # Answers.
+
+    cdef int send_head(
+        self, object status, object headers, long long length
+    ) except -1:
+        cdef ResponseSerializer out = self.context.serializer
+        out.size = 0
+        self.write_head(status, headers, length)
+        return self.transport.write_raw(out.data, out.size)
+
+    cdef int write_head(
+        self, object status, object headers, long long length
+    ) except -1:
+        cdef ResponseSerializer out = self.context.serializer
+        out.write_head(
+            status, headers, self.parser.head.minor, self.parser.head.is_head,
+            self.parser.head.keep_alive and not (
+                (self.draining or self.eof) and self.parser.unread() == 0
+            ), length
+        )
+        self.status = out.status
+        self.framing = out.framing
+        self.remaining = out.length
+        self.persist = out.keep_alive
+        self.state = STARTED
+        return 0
+
+    cdef int send_response(
+        self, object status, object headers, bytes body
+    ) except -1:
+        """Head and whole body in one go."""
+        cdef ResponseSerializer out = self.context.serializer
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+        out.size = 0
+        self.write_head(status, headers, size)
+        if (
+            size <= COPY_MAX and self.framing == LENGTH
+            and self.remaining == size
+        ):
+            out.append(PyBytes_AS_STRING(body), size)
+            self.remaining = 0
+            self.sent = size
+            self.transport.write_raw(out.data, out.size)
+        else:
+            self.transport.write_raw(out.data, out.size)
+            self.send_data(body)
+        return 0
+
+    cdef int send_data(self, bytes data) except -1:
+        cdef ResponseSerializer out = self.context.serializer
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if size == 0 or self.framing == NO_BODY:
+            return 0
+        if self.framing == LENGTH:
+            if size > self.remaining:
+                error_log.error(
+                    "the application sends more than its Content-Length; "
+                    "%d bytes are cut", size - self.remaining
+                )
+                data = data[:self.remaining]
+                size = self.remaining
+            self.remaining -= size
+        self.sent += size
+        out.size = 0
+        if self.framing == CHUNKED:
+            out.write_chunk_size(size)
+        if size <= COPY_MAX:
+            out.append(PyBytes_AS_STRING(data), size)
+        else:
+            self.transport.write_raw(out.data, out.size)
+            self.transport.write(data)
+            out.size = 0
+        if self.framing == CHUNKED:
+            out.append(b"\r\n", 2)
+        if out.size:
+            self.transport.write_raw(out.data, out.size)
+        return 0
+
+    cdef int send_file(
+        self, object owner, int fd, long long offset, long long count
+    ) except -1:
+        """As send_data, with `count` bytes of an open file."""
+        cdef ResponseSerializer out = self.context.serializer
+        if count <= 0 or self.framing == NO_BODY:
+            return 0
+        if self.framing == LENGTH:
+            count = min(count, self.remaining)
+            self.remaining -= count
+        self.sent += count
+        if self.framing == CHUNKED:
+            out.size = 0
+            out.write_chunk_size(count)
+            self.transport.write_raw(out.data, out.size)
+        self.transport.write_file(owner, fd, offset, count)
+        if self.framing == CHUNKED:
+            self.transport.write_raw(b"\r\n", 2)
+        return 0
+
+    cdef int finish_response(self) except -1:
+        if self.framing == CHUNKED:
+            self.transport.write_raw(b"0\r\n\r\n", 5)
+        elif self.framing == LENGTH and self.remaining > 0:
+            error_log.error(
+                "the application sent %d bytes less than its "
+                "Content-Length; the connection is closed", self.remaining
+            )
+            self.persist = False
+        if self.log_entry is not None:
+            self.log_response()
+        if not self.persist:
+            self.state = ENDED
+            if self.parser.unread():
+                return self.transport.close_lingering()
+            return self.transport.close()
+        self.state = IDLE
+        return self.run()
+
+    cdef int fail_response(self) except -1:
+        """The application raised: 500, or a cut if it is too late for it."""
+        if self.state == RESPONDING:
+            self.send_response(500, PLAIN_TEXT, SERVER_ERROR)
+            return self.finish_response()
+        if self.state == STARTED:
+            if self.log_entry is not None:
+                self.log_response()
+            self.state = ENDED
+            # Without a length only a reset tells that something is missing.
+            if self.framing == UNTIL_CLOSE:
+                return self.transport.abort()
+            return self.transport.close()
+        return 0
+
+    # The access log.
+
+    cdef int note_request(self) except -1:
+        cdef int index
+        cdef Field *field
+        cdef Span line = self.parser.head.method
+        line.size = (
+            self.parser.head.target.start + self.parser.head.target.size
+        )
+        cdef str referer = ""
+        cdef str agent = ""
+        for index in range(self.parser.head.count):
+            field = &self.parser.head.fields[index]
+            if field.known == REFERER:
+                referer = self.latin1(field.value, field.value_size)
+            elif field.known == USER_AGENT:
+                agent = self.latin1(field.value, field.value_size)
+        self.log_entry = (
+            f"{self.latin1(line.start, line.size)}"
+            f" HTTP/1.{self.parser.head.minor}",
+            referer, agent, self.transport.now(),
+        )
+        return 0
+
+    cdef str latin1(self, unsigned start, unsigned size):
+        return PyUnicode_DecodeLatin1(
+            <const char *>self.parser.at(start), size, NULL
+        )
+
+    cdef int log_response(self) except -1:
+        if self.context.access_log is None:
+            return 0
+        line, referer, agent, began = self.log_entry or ("-", "", "", 0.0)
+        self.log_entry = None
+        peer = self.transport.getpeername()
+        self.context.access_log(
+            peer[0] if isinstance(peer, tuple) else "", line,
+            self.status, self.sent, referer, agent,
+            self.transport.now() - began if began else 0.0,
+        )
+        return 0

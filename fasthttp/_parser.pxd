@@ -1,0 +1,120 @@
+from libc.stdint cimport uint32_t
+
+cdef enum Event:
+    NEED_DATA = 0
+    HEAD = 1
+    DATA = 2
+    END = 3
+
+# Names the parser itself acts on come first; `KNOWN_NAMES` has them all.
+cdef enum Known:
+    UNKNOWN = -1
+    HOST = 0
+    CONTENT_LENGTH = 1
+    TRANSFER_ENCODING = 2
+    CONNECTION = 3
+    EXPECT = 4
+    ACTED_ON = 5
+    CONTENT_TYPE = 5
+    USER_AGENT = 6
+    REFERER = 7
+
+cdef struct Field:
+    uint32_t name
+    uint32_t name_size
+    uint32_t value
+    uint32_t value_size
+    int known
+    bint high           # the value may hold bytes above 0x7f
+
+cdef struct Span:
+    uint32_t start
+    uint32_t size
+
+cdef struct Head:
+    # Offsets into the head's bytes; fields hold until the next event.
+    Span method
+    Span target
+    Span authority      # of an absolute- or authority-form target
+    Span path           # not decoded; empty for * and authority-form
+    Span query
+    bint has_authority
+    bint is_head        # the method is HEAD
+    int minor           # of HTTP/1.x
+    uint32_t size
+    int count
+    Field *fields
+    long long content_length    # -1: none
+    bint chunked
+    bint keep_alive
+    bint expect_continue
+
+
+cdef class RequestHead:
+    cdef bytes _raw
+    cdef Head _head
+    cdef list _headers
+
+    cdef str text(self, Span span)
+
+
+cdef class RequestParser:
+    cdef readonly Py_ssize_t limit_request_line
+    cdef readonly Py_ssize_t limit_request_fields
+    cdef readonly Py_ssize_t limit_request_field_size
+    cdef readonly Py_ssize_t limit_request_head
+    cdef readonly long long limit_request_body
+
+    cdef Head head
+    cdef const unsigned char *data      # of a DATA event
+    cdef Py_ssize_t data_size
+    cdef long long body_size            # bytes of the body seen so far
+
+    cdef const unsigned char *_base
+    cdef const unsigned char *_end
+    cdef unsigned char *_kept
+    cdef Py_ssize_t _kept_size
+    cdef Py_ssize_t _kept_room
+    cdef int _room                      # of head.fields
+    cdef int _state
+    cdef Py_ssize_t _cursor
+    cdef Py_ssize_t _mark
+    cdef Py_ssize_t _line
+    cdef int _hosts
+    cdef bint _chunked_seen
+    cdef bint _close_seen
+    cdef bint _unknown_coding
+    cdef long long _remaining
+    cdef int _digits
+    cdef Py_ssize_t _extension_bytes
+
+    cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
+    cdef int next_event(self) except -1
+    cdef int keep(self) except -1
+    cdef bint idle(self) noexcept
+    cdef Py_ssize_t unread(self) noexcept
+    cdef const unsigned char *at(self, uint32_t offset) noexcept
+    cdef RequestHead copy_head(self)
+    cdef RequestHead copy_head_to(self, RequestHead copy)
+
+    cdef int _parse_head(self) except -1
+    cdef int _parse_fields(self) except -1
+    cdef int _add_field(self, Field *field) except -1
+    cdef int _parse_content_length(self, Field *field) except -1
+    cdef int _parse_transfer_encoding(self, Field *field) except -1
+    cdef int _parse_connection(self, Field *field) except -1
+    cdef int _check_host(
+        self, const unsigned char *p, Py_ssize_t size
+    ) except -1
+    cdef int _grow_fields(self) except -1
+    cdef int _split_target(self) except -1
+    cdef int _end_of_head(self) except -1
+    cdef int _start_message(self) except -1
+    cdef int _parse_chunked(self) except -1
+    cdef int _parse_trailers(self) except -1
+    cdef bint _take_digit(self, unsigned char c) noexcept
+    cdef int _after_size(self, unsigned char c, str what) except -1
+    cdef int _parse_extension(self, unsigned char c) except -1
+    cdef int _refuse_body(self) except -1
+    cdef int _check_line(self, Py_ssize_t at) except -1
+    cdef int _refuse(self, int status, str detail) except -1

@@ -1,0 +1,1021 @@
+"""An incremental, strict parser of HTTP/1.1 requests (RFC 9112); no I/O.
+
+The C interface: `feed` a window of bytes, call `next_event` until it
+answers NEED_DATA, then `keep` what is left of the window. Offsets in `head`
+count from the head's first byte and hold until the next event.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.string cimport memcmp, memcpy, memmove, memset, strchr
+
+from urllib.parse import unquote
+
+from fasthttp.errors import PeerError
+
+cdef extern from "_scan.h":
+    const char *FH_VECTOR
+    const unsigned char fh_tchar[256]
+    enum:
+        FH_NAME_ROOM
+    ctypedef struct fh_name:
+        unsigned char lower[32]
+        unsigned char fold[32]
+        int size
+    ctypedef unsigned char byte "fh_byte"
+    const byte *fh_token_end(const byte *, const byte *) noexcept
+    const byte *fh_value_end(const byte *, const byte *, int *) noexcept
+    const byte *fh_target_end(const byte *, const byte *) noexcept
+    const byte *fh_find(const byte *, const byte *, byte) noexcept
+    bint fh_name_equals(
+        const fh_name *, const byte *, const byte *
+    ) noexcept
+    int fh_scan_check(const byte *, const byte *) noexcept
+
+cdef enum:
+    BEFORE = 0          # empty lines before the request line
+    METHOD = 1
+    TARGET = 2
+    VERSION = 3
+    LINE_START = 4
+    NAME = 5
+    VALUE_START = 6
+    VALUE = 7
+    HEAD_DONE = 8
+    BODY = 9            # Content-Length
+    CHUNK_SIZE = 10
+    EXTENSION = 11
+    EXTENSION_NAME = 12
+    EXTENSION_VALUE = 13
+    EXTENSION_TOKEN = 14
+    QUOTED = 15
+    QUOTED_PAIR = 16
+    AFTER_QUOTED = 17
+    CHUNK_LINE_LF = 18
+    CHUNK_DATA = 19
+    CHUNK_DATA_CR = 20
+    CHUNK_DATA_LF = 21
+    TRAILERS = 22
+    MESSAGE_DONE = 23
+    FAILED = 24
+
+cdef enum:
+    # RFC 9112 section 2.2 asks to ignore at least one.
+    MAX_EMPTY_LINES = 8
+    # Of all chunks of one body together.
+    MAX_EXTENSION_BYTES = 16384
+    FIRST_FIELDS = 16
+    KEEP_FIELDS = 32
+    KEEP_ROOM = 1024
+
+# The order of the first eight is that of `Known`.
+KNOWN_NAMES = (
+    "host", "content-length", "transfer-encoding", "connection", "expect",
+    "content-type", "user-agent", "referer",
+    "accept", "accept-charset", "accept-encoding", "accept-language",
+    "access-control-request-headers", "access-control-request-method",
+    "authorization", "cache-control", "cookie", "date", "dnt", "forwarded",
+    "from", "if-match", "if-modified-since", "if-none-match", "if-range",
+    "if-unmodified-since", "keep-alive", "max-forwards", "origin", "pragma",
+    "priority", "proxy-authorization", "proxy-connection", "range",
+    "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest",
+    "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc",
+    "sec-websocket-extensions", "sec-websocket-key",
+    "sec-websocket-protocol", "sec-websocket-version", "te", "traceparent",
+    "tracestate", "trailer", "upgrade", "upgrade-insecure-requests", "via",
+    "warning", "x-api-key", "x-csrf-token", "x-csrftoken", "x-forwarded-for",
+    "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
+    "x-forwarded-proto", "x-http-method-override", "x-real-ip",
+    "x-request-id", "x-requested-with",
+)
+VECTOR = FH_VECTOR.decode()
+
+cdef enum:
+    SLOTS = 512
+
+cdef fh_name names[128]
+cdef short slots[SLOTS]
+cdef object known_names = KNOWN_NAMES
+
+
+cdef inline unsigned name_slot(const byte *p, Py_ssize_t size) noexcept:
+    cdef unsigned first = p[0] | 0x20
+    cdef unsigned middle = p[size >> 1] | 0x20
+    cdef unsigned last = p[size - 1] | 0x20
+    return (first * 7 + middle * 31 + last * 67 + <unsigned>size * 5) % SLOTS
+
+
+cdef int fill_names() except -1:
+    cdef int index, i, slot
+    cdef bytes name
+    memset(names, 0, sizeof(names))
+    for slot in range(SLOTS):
+        slots[slot] = UNKNOWN
+    for index, text in enumerate(KNOWN_NAMES):
+        name = text.encode()
+        names[index].size = <int>len(name)
+        for i in range(len(name)):
+            names[index].lower[i] = name[i]
+            names[index].fold[i] = 0 if name[i] == c"-" else 0x20
+        slot = <int>name_slot(
+            <const byte *>PyBytes_AS_STRING(name), len(name)
+        )
+        while slots[slot] != UNKNOWN:
+            slot = (slot + 1) % SLOTS
+        slots[slot] = index
+    return 0
+
+
+fill_names()
+
+
+cdef inline int known_name(
+    const byte *p, Py_ssize_t size, const byte *end
+) noexcept:
+    cdef unsigned slot
+    if not 0 < size <= FH_NAME_ROOM:
+        return UNKNOWN
+    slot = name_slot(p, size)
+    while slots[slot] != UNKNOWN:
+        if names[slots[slot]].size == size and fh_name_equals(
+            &names[slots[slot]], p, end
+        ):
+            return slots[slot]
+        slot = (slot + 1) % SLOTS
+    return UNKNOWN
+
+
+cdef inline bint is_word(
+    const byte *p, Py_ssize_t size, const char *word, Py_ssize_t length
+) noexcept:
+    """Equal to the lower-case letters of `word`, in any case?"""
+    cdef Py_ssize_t i
+    if size != length:
+        return False
+    for i in range(size):
+        if (p[i] | (0x20 if word[i] >= c"a" else 0)) != <byte>word[i]:
+            return False
+    return True
+
+
+def scans_agree(bytes data):
+    """True if the vector scans find what the scalar ones find in `data`."""
+    cdef const byte *p = <const byte *>PyBytes_AS_STRING(data)
+    return fh_scan_check(p, p + len(data)) < 0
+
+
+cdef class RequestHead:
+    """What stands before a body: request line and header fields.
+
+    Made by `RequestParser`; the fields become objects when first asked for.
+    """
+
+    def __dealloc__(self):
+        PyMem_Free(self._head.fields)
+
+    cdef str text(self, Span span):
+        return PyUnicode_DecodeLatin1(
+            PyBytes_AS_STRING(self._raw) + span.start, span.size, NULL
+        )
+
+    @property
+    def method(self):
+        return self.text(self._head.method)
+
+    @property
+    def target(self):
+        return self.text(self._head.target)
+
+    @property
+    def path(self):
+        return unquote(
+            self.text(self._head.path), errors="surrogateescape"
+        )
+
+    @property
+    def query(self):
+        return self.text(self._head.query)
+
+    @property
+    def authority(self):
+        if self._head.has_authority:
+            return self.text(self._head.authority)
+        return self.header("host", "")
+
+    @property
+    def version(self):
+        return "1.1" if self._head.minor else "1.0"
+
+    @property
+    def keep_alive(self):
+        return bool(self._head.keep_alive)
+
+    @property
+    def headers(self):
+        cdef int index
+        cdef Field *field
+        if self._headers is None:
+            self._headers = []
+            for index in range(self._head.count):
+                field = &self._head.fields[index]
+                if field.known >= 0:
+                    name = known_names[field.known]
+                else:
+                    name = self.text(
+                        Span(field.name, field.name_size)
+                    ).lower()
+                value = self.text(Span(field.value, field.value_size))
+                self._headers.append((name, value))
+        return self._headers
+
+    def header(self, name, default=None):
+        wanted = name.lower()
+        values = [value for key, value in self.headers if key == wanted]
+        return ", ".join(values) if values else default
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.method} {self.target}>"
+
+
+@cython.final
+cdef class EndOfMessage:
+    """The request is complete; `trailers` is a list of (name, value)."""
+
+    cdef readonly list trailers
+
+    def __init__(self, trailers):
+        self.trailers = trailers
+
+    def __eq__(self, other):
+        return (
+            isinstance(other, EndOfMessage)
+            and self.trailers == other.trailers
+        )
+
+    def __repr__(self):
+        return f"EndOfMessage({self.trailers!r})"
+
+
+cdef class RequestParser:
+    def __cinit__(
+        self, *, Py_ssize_t limit_request_line=8192,
+        Py_ssize_t limit_request_fields=100,
+        Py_ssize_t limit_request_field_size=16384,
+        Py_ssize_t limit_request_head=65536,
+        long long limit_request_body=1 << 30,
+    ):
+        # Offsets are 32 bits wide.
+        if not 0 < limit_request_head < 1 << 30:
+            raise ValueError("limit_request_head is not from 1 to 2^30 - 1")
+        self.limit_request_line = limit_request_line
+        self.limit_request_fields = limit_request_fields
+        self.limit_request_field_size = limit_request_field_size
+        self.limit_request_head = limit_request_head
+        self.limit_request_body = limit_request_body
+        self._start_message()
+
+    def __dealloc__(self):
+        PyMem_Free(self.head.fields)
+        PyMem_Free(self._kept)
+
+    def receive_data(self, bytes data):
+        """Take bytes in, return the events they complete.
+
+        An event is a `RequestHead`, `bytes` of its body, or `EndOfMessage`.
+        Raises PeerError when the bytes are no HTTP/1.x request; the parser
+        then takes no more.
+        """
+        cdef int event
+        cdef list events = []
+        self.feed(<const byte *>PyBytes_AS_STRING(data), len(data))
+        while True:
+            event = self.next_event()
+            if event == HEAD:
+                events.append(self.copy_head())
+            elif event == DATA:
+                events.append(PyBytes_FromStringAndSize(
+                    <const char *>self.data, self.data_size
+                ))
+            elif event == END:
+                trailers = []
+                if self.head.chunked:
+                    trailers = self.copy_head().headers
+                events.append(EndOfMessage(trailers))
+            else:
+                self.keep()
+                return events
+
+    @property
+    def between_messages(self):
+        """True when no request has begun and none is unfinished."""
+        return bool(self.idle())
+
+    cdef int feed(self, const byte *data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t room
+        cdef byte *grown
+        if self._kept_size == 0:
+            self._base = data
+            self._end = data + size
+            return 0
+        if self._kept_size + size > self._kept_room:
+            room = max(2 * self._kept_room, self._kept_size + size)
+            grown = <byte *>PyMem_Realloc(self._kept, room)
+            if grown is NULL:
+                raise MemoryError
+            self._kept = grown
+            self._kept_room = room
+        memcpy(self._kept + self._kept_size, data, size)
+        self._kept_size += size
+        self._base = self._kept
+        self._end = self._kept + self._kept_size
+        return 0
+
+    cdef int keep(self) except -1:
+        """Copy what the next event still needs out of the window."""
+        cdef Py_ssize_t size = self._end - self._base
+        cdef byte *fresh
+        if size == 0:
+            self._kept_size = 0
+            if self._kept_room > KEEP_ROOM:
+                PyMem_Free(self._kept)
+                self._kept = NULL
+                self._kept_room = 0
+        elif self._kept_size:
+            memmove(self._kept, self._base, size)
+            self._kept_size = size
+        else:
+            if size > self._kept_room:
+                fresh = <byte *>PyMem_Realloc(self._kept, size)
+                if fresh is NULL:
+                    raise MemoryError
+                self._kept = fresh
+                self._kept_room = size
+            memcpy(self._kept, self._base, size)
+            self._kept_size = size
+        self._base = self._kept
+        self._end = self._kept + self._kept_size
+        return 0
+
+    cdef bint idle(self) noexcept:
+        return (
+            self._state == BEFORE or self._state == MESSAGE_DONE
+        ) and self.unread() == 0
+
+    cdef Py_ssize_t unread(self) noexcept:
+        if self._state == HEAD_DONE or self._state == MESSAGE_DONE:
+            return self._end - self._base - self._cursor
+        return self._end - self._base
+
+    cdef const byte *at(self, uint32_t offset) noexcept:
+        return self._base + offset
+
+    cdef RequestHead copy_head(self):
+        return self.copy_head_to(RequestHead.__new__(RequestHead))
+
+    cdef RequestHead copy_head_to(self, RequestHead copy):
+        cdef size_t size = self.head.count * sizeof(Field)
+        copy._head = self.head
+        copy._head.fields = NULL
+        copy._raw = PyBytes_FromStringAndSize(
+            <const char *>self._base, self.head.size
+        )
+        if size:
+            copy._head.fields = <Field *>PyMem_Malloc(size)
+            if copy._head.fields is NULL:
+                raise MemoryError
+            memcpy(copy._head.fields, self.head.fields, size)
+        return copy
+
+    cdef int next_event(self) except -1:
+        """One of Event; raises PeerError."""
+        cdef Py_ssize_t size
+        if self._state == HEAD_DONE or self._state == MESSAGE_DONE:
+            # Only now may the window's head be given up.
+            self._base += self._cursor
+            self._cursor = 0
+            if self._state == MESSAGE_DONE:
+                self._start_message()
+            elif self.head.chunked:
+                self._state = CHUNK_SIZE
+            elif self._remaining:
+                self._state = BODY
+            else:
+                self._state = MESSAGE_DONE
+                return END
+        if self._state < HEAD_DONE:
+            if self.head.chunked:
+                return self._parse_trailers()
+            return self._parse_head()
+        if self._state == BODY or self._state == CHUNK_DATA:
+            size = min(self._remaining, self._end - self._base)
+            if size == 0 and self._remaining:
+                return NEED_DATA
+            if size:
+                self.data = self._base
+                self.data_size = size
+                self.body_size += size
+                self._base += size
+                self._remaining -= size
+                return DATA
+            if self._state == BODY:
+                self._state = MESSAGE_DONE
+                return END
+            self._state = CHUNK_DATA_CR
+        if self._state == FAILED:
+            return self._refuse(400, "nothing can follow a broken request")
+        return self._parse_chunked()
+
+    cdef int _start_message(self) except -1:
+        self._state = BEFORE
+        self._cursor = self._mark = self._line = 0
+        self._hosts = self._digits = 0
+        self._chunked_seen = self._unknown_coding = False
+        self._close_seen = False
+        self._extension_bytes = 0
+        self.body_size = self._remaining = 0
+        self.head.count = 0
+        self.head.content_length = -1
+        self.head.chunked = self.head.expect_continue = False
+        if self._room > KEEP_FIELDS:
+            PyMem_Free(self.head.fields)
+            self.head.fields = NULL
+            self._room = 0
+        return 0
+
+    cdef int _refuse(self, int status, str detail) except -1:
+        self._state = FAILED
+        raise PeerError(status, detail, offset=self._cursor)
+
+    cdef int _parse_head(self) except -1:
+        cdef const byte *base = self._base
+        cdef const byte *end = self._end
+        cdef const byte *p = base + self._cursor
+        cdef const byte *version
+        cdef Py_ssize_t size
+        if self._state == BEFORE:
+            while p < end and p[0] == c"\r":
+                self._base = p
+                if end - p < 2:
+                    return NEED_DATA
+                if p[1] != c"\n":
+                    return self._refuse(400, "CR without LF")
+                p += 2
+                self._mark += 1
+                if self._mark > MAX_EMPTY_LINES:
+                    return self._refuse(400, "too many empty lines")
+            self._base = base = p
+            if p == end:
+                return NEED_DATA
+            self._mark = 0
+            self._state = METHOD
+        if self._state == METHOD:
+            p = fh_token_end(p, end)
+            self._cursor = p - base
+            if p == end:
+                return self._check_line(self._cursor)
+            if p[0] != c" ":
+                return self._refuse(400, "the method is not a token")
+            if p == base:
+                return self._refuse(400, "the method is empty")
+            self.head.method = Span(0, <uint32_t>(p - base))
+            p += 1
+            self._mark = p - base
+            self._state = TARGET
+        if self._state == TARGET:
+            p = fh_target_end(p, end)
+            self._cursor = p - base
+            if p == end:
+                return self._check_line(self._cursor)
+            if p[0] != c" ":
+                return self._refuse(
+                    400, "a byte that no request target may hold"
+                )
+            size = self._cursor - self._mark
+            if size == 0:
+                return self._refuse(400, "the request target is empty")
+            self.head.target = Span(<uint32_t>self._mark, <uint32_t>size)
+            p += 1
+            self._cursor = p - base
+            self._state = VERSION
+        if self._state == VERSION:
+            self._check_line(self._cursor)
+            version = b"HTTP/"
+            size = 0
+            while size < 10:
+                if p + size == end:
+                    return NEED_DATA
+                if size < 5:
+                    if p[size] != version[size]:
+                        return self._refuse(400, "not an HTTP version")
+                elif size == 6:
+                    if p[6] != c".":
+                        return self._refuse(400, "not an HTTP version")
+                elif size < 8:
+                    if not c"0" <= p[size] <= c"9":
+                        return self._refuse(400, "not an HTTP version")
+                elif p[size] != (c"\r" if size == 8 else c"\n"):
+                    return self._refuse(
+                        400, "the request line does not end in CR LF"
+                    )
+                size += 1
+            if p[5] != c"1":
+                return self._refuse(505, "only HTTP/1.x is spoken here")
+            # RFC 9110 section 2.5: a higher minor version is read as ours.
+            self.head.minor = 0 if p[7] == c"0" else 1
+            self.head.keep_alive = self.head.minor > 0
+            self.head.is_head = is_exactly(
+                base, self.head.method.size, b"HEAD", 4
+            )
+            self._split_target()
+            self._cursor += 10
+            self._line = self._cursor
+            self._state = LINE_START
+        if not self._parse_fields():
+            return NEED_DATA
+        self._end_of_head()
+        self._state = HEAD_DONE
+        return HEAD
+
+    cdef int _check_line(self, Py_ssize_t at) except -1:
+        if at > self.limit_request_line:
+            return self._refuse(
+                414, "the request line is longer than limit_request_line"
+                f" ({self.limit_request_line} bytes)"
+            )
+        return NEED_DATA
+
+    cdef int _parse_fields(self) except -1:
+        """Header or trailer fields up to the empty line; 1 when done."""
+        cdef const byte *base = self._base
+        cdef const byte *end = self._end
+        cdef const byte *p = base + self._cursor
+        cdef const byte *stop
+        cdef Field *field
+        cdef int high
+        while True:
+            if self._state == LINE_START:
+                self._line = p - base
+                self._cursor = self._line
+                if p == end:
+                    break
+                if p[0] == c"\r":
+                    if end - p < 2:
+                        break
+                    if p[1] != c"\n":
+                        return self._refuse(400, "CR without LF")
+                    self._cursor += 2
+                    self.head.size = <uint32_t>self._cursor
+                    if self._cursor > self.limit_request_head:
+                        break
+                    return 1
+                if self.head.count == self._room:
+                    self._grow_fields()
+                self._state = NAME
+            field = &self.head.fields[self.head.count]
+            if self._state == NAME:
+                stop = fh_find(p, end, c":")
+                self._mark = stop - base
+                field.known = UNKNOWN
+                if stop < end:
+                    field.known = known_name(
+                        base + self._line, self._mark - self._line, end
+                    )
+                if field.known == UNKNOWN:
+                    p = fh_token_end(p, stop)
+                    self._cursor = p - base
+                    if p < stop:
+                        if p[0] == c" " or p[0] == c"\t":
+                            return self._refuse(
+                                400, "white space in or before a field name"
+                            )
+                        return self._refuse(
+                            400, "a byte that no field name may hold"
+                        )
+                    if stop == base + self._line and stop < end:
+                        return self._refuse(400, "a field name is empty")
+                p = stop
+                self._cursor = p - base
+                if p == end:
+                    break
+                field.name = <uint32_t>self._line
+                field.name_size = <uint32_t>(self._mark - self._line)
+                field.high = False
+                p += 1
+                self._state = VALUE_START
+            if self._state == VALUE_START:
+                while p < end and (p[0] == c" " or p[0] == c"\t"):
+                    p += 1
+                self._cursor = p - base
+                if p == end:
+                    break
+                field.value = <uint32_t>self._cursor
+                self._state = VALUE
+            high = field.high
+            p = fh_value_end(p, end, &high)
+            field.high = high
+            self._cursor = p - base
+            if end - p < 2:
+                if p == end or p[0] == c"\r":
+                    break
+            if p[0] != c"\r":
+                if p[0] == c"\n":
+                    return self._refuse(400, "LF without CR")
+                return self._refuse(
+                    400, "a control byte in a field value"
+                )
+            if p[1] != c"\n":
+                return self._refuse(400, "CR without LF")
+            stop = p
+            while stop > base + field.value and (
+                stop[-1] == c" " or stop[-1] == c"\t"
+            ):
+                stop -= 1
+            field.value_size = <uint32_t>(stop - base - field.value)
+            p += 2
+            self._cursor = p - base
+            self._add_field(field)
+            self._state = LINE_START
+        # More bytes are needed: none of the limits may be passed by then.
+        if self._cursor - self._line > self.limit_request_field_size:
+            return self._refuse(
+                431, "a header field is longer than limit_request_field_size"
+                f" ({self.limit_request_field_size} bytes)"
+            )
+        if self._cursor > self.limit_request_head:
+            return self._refuse(
+                431, "the head is longer than limit_request_head"
+                f" ({self.limit_request_head} bytes)"
+            )
+        return 0
+
+    cdef int _add_field(self, Field *field) except -1:
+        if self._cursor - self._line - 2 > self.limit_request_field_size:
+            return self._refuse(
+                431, "a header field is longer than limit_request_field_size"
+                f" ({self.limit_request_field_size} bytes)"
+            )
+        if self.head.count == self.limit_request_fields:
+            return self._refuse(
+                431, "more header fields than limit_request_fields"
+                f" ({self.limit_request_fields})"
+            )
+        self.head.count += 1
+        if not 0 <= field.known < ACTED_ON or self.head.chunked:
+            return 0
+        if field.known == HOST:
+            self._hosts += 1
+            if self._hosts > 1:
+                return self._refuse(400, "more than one Host field")
+            return self._check_host(
+                self._base + field.value, field.value_size
+            )
+        if field.known == CONTENT_LENGTH:
+            return self._parse_content_length(field)
+        if field.known == TRANSFER_ENCODING:
+            return self._parse_transfer_encoding(field)
+        if field.known == CONNECTION:
+            return self._parse_connection(field)
+        # RFC 9110 section 10.1.1: 1.0 cannot have meant it.
+        if self.head.minor:
+            if not is_word(
+                self._base + field.value, field.value_size,
+                b"100-continue", 12
+            ):
+                return self._refuse(417, "only 100-continue can be expected")
+            self.head.expect_continue = True
+        return 0
+
+    cdef int _grow_fields(self) except -1:
+        cdef int room = 2 * self._room if self._room else FIRST_FIELDS
+        cdef Field *grown = <Field *>PyMem_Realloc(
+            self.head.fields, room * sizeof(Field)
+        )
+        if grown is NULL:
+            raise MemoryError
+        self.head.fields = grown
+        self._room = room
+        return 0
+
+    cdef int _check_host(self, const byte *p, Py_ssize_t size) except -1:
+        if not is_host(p, size):
+            return self._refuse(400, "the Host is not host[:port]")
+        return 0
+
+    cdef int _parse_content_length(self, Field *field) except -1:
+        cdef const byte *p = self._base + field.value
+        cdef long long length = 0
+        cdef uint32_t i
+        # RFC 9112 section 6.3 allows to take equal repeats; we take none.
+        if self.head.content_length >= 0:
+            return self._refuse(400, "more than one Content-Length field")
+        if field.value_size == 0:
+            return self._refuse(400, "Content-Length is empty")
+        for i in range(field.value_size):
+            if not c"0" <= p[i] <= c"9":
+                return self._refuse(400, "Content-Length is not a number")
+            if length > (2**63 - 10) // 10:
+                return self._refuse(413, "Content-Length is too large")
+            length = length * 10 + (p[i] - c"0")
+        self.head.content_length = length
+        return 0
+
+    cdef int _parse_transfer_encoding(self, Field *field) except -1:
+        cdef const byte *p = self._base + field.value
+        cdef const byte *end = p + field.value_size
+        cdef const byte *start
+        cdef const byte *stop
+        cdef bint found = False
+        if not self.head.minor:
+            return self._refuse(400, "Transfer-Encoding in HTTP/1.0")
+        while p < end:
+            start = p
+            p = fh_find(p, end, c",")
+            stop = trim(&start, p)
+            p += 1
+            if start == stop:
+                continue
+            found = True
+            if self._chunked_seen:
+                return self._refuse(400, "chunked is not the last coding")
+            if is_word(start, stop - start, b"chunked", 7):
+                self._chunked_seen = True
+            else:
+                self._unknown_coding = True
+        if not found:
+            return self._refuse(400, "Transfer-Encoding is empty")
+        return 0
+
+    cdef int _parse_connection(self, Field *field) except -1:
+        cdef const byte *p = self._base + field.value
+        cdef const byte *end = p + field.value_size
+        cdef const byte *start
+        cdef const byte *stop
+        while p < end:
+            start = p
+            p = fh_find(p, end, c",")
+            stop = trim(&start, p)
+            p += 1
+            if is_word(start, stop - start, b"close", 5):
+                self._close_seen = True
+            elif is_word(start, stop - start, b"keep-alive", 10):
+                self.head.keep_alive = True
+        return 0
+
+    cdef int _split_target(self) except -1:
+        """RFC 9112 section 3.2: which of the four forms, and its parts."""
+        cdef const byte *base = self._base
+        cdef const byte *start = base + self.head.target.start
+        cdef const byte *end = start + self.head.target.size
+        cdef const byte *p = start
+        cdef const byte *question
+        cdef bint connect = is_exactly(
+            base, self.head.method.size, b"CONNECT", 7
+        )
+        self.head.has_authority = False
+        self.head.path = self.head.query = Span(self.head.target.start, 0)
+        if fh_find(start, end, c"#") < end:
+            return self._refuse(400, "a fragment in the request target")
+        if connect:
+            if not is_host_and_port(start, end - start):
+                return self._refuse(400, "CONNECT wants host:port")
+            self.head.has_authority = True
+            self.head.authority = self.head.target
+            return 0
+        if is_exactly(start, end - start, b"*", 1):
+            if not is_exactly(base, self.head.method.size, b"OPTIONS", 7):
+                return self._refuse(400, "* is a target for OPTIONS only")
+            return 0
+        if p[0] != c"/":
+            if end - p > 7 and is_word(p, 7, b"http://", 7):
+                p += 7
+            elif end - p > 8 and is_word(p, 8, b"https://", 8):
+                p += 8
+            else:
+                return self._refuse(
+                    400, "the request target has none of the four forms"
+                )
+            start = p
+            while p < end and p[0] != c"/" and p[0] != c"?":
+                p += 1
+            if p == start or not is_host(start, p - start):
+                return self._refuse(400, "the target's authority is no host")
+            self.head.has_authority = True
+            self.head.authority = Span(
+                <uint32_t>(start - base), <uint32_t>(p - start)
+            )
+        question = fh_find(p, end, c"?")
+        self.head.path = Span(
+            <uint32_t>(p - base), <uint32_t>(question - p)
+        )
+        if question < end:
+            self.head.query = Span(
+                <uint32_t>(question + 1 - base),
+                <uint32_t>(end - question - 1),
+            )
+        return 0
+
+    cdef int _end_of_head(self) except -1:
+        """Check what only the whole head can tell."""
+        if self._hosts == 0 and self.head.minor:
+            return self._refuse(400, "no Host field")
+        if self._close_seen:
+            self.head.keep_alive = False
+        if self._unknown_coding:
+            return self._refuse(501, "the only transfer coding is chunked")
+        if self._chunked_seen:
+            # RFC 9112 section 6.3: possible request smuggling.
+            if self.head.content_length >= 0:
+                return self._refuse(
+                    400, "both Transfer-Encoding and Content-Length"
+                )
+            self.head.chunked = True
+        elif self.head.content_length > 0:
+            self._remaining = self.head.content_length
+            if self._remaining > self.limit_request_body:
+                return self._refuse_body()
+        return 0
+
+    cdef int _refuse_body(self) except -1:
+        return self._refuse(
+            413, "the body is longer than limit_request_body"
+            f" ({self.limit_request_body} bytes)"
+        )
+
+    cdef int _parse_chunked(self) except -1:
+        """Chunk lines and trailers (RFC 9112 section 7.1)."""
+        cdef const byte *p = self._base
+        cdef const byte *end = self._end
+        cdef byte c
+        while self._state < TRAILERS:
+            if p == end:
+                self._base = p
+                return NEED_DATA
+            c = p[0]
+            p += 1
+            if self._state == CHUNK_SIZE:
+                if self._take_digit(c):
+                    continue
+                if self._digits == 0:
+                    return self._refuse(400, "a chunk has no size")
+                self._state = self._after_size(c, "a chunk size")
+            elif EXTENSION <= self._state <= AFTER_QUOTED:
+                self._extension_bytes += 1
+                if self._extension_bytes > MAX_EXTENSION_BYTES:
+                    return self._refuse(400, "the chunk extensions are long")
+                self._parse_extension(c)
+            elif self._state == CHUNK_LINE_LF:
+                if c != c"\n":
+                    return self._refuse(400, "CR without LF")
+                self._digits = 0
+                if self._remaining:
+                    if (
+                        self._remaining
+                        > self.limit_request_body - self.body_size
+                    ):
+                        return self._refuse_body()
+                    self._state = CHUNK_DATA
+                    self._base = p
+                    return self.next_event()
+                self._state = TRAILERS
+            elif self._state == CHUNK_DATA_CR:
+                if c != c"\r":
+                    return self._refuse(400, "a chunk does not end in CR LF")
+                self._state = CHUNK_DATA_LF
+            elif self._state == CHUNK_DATA_LF:
+                if c != c"\n":
+                    return self._refuse(400, "a chunk does not end in CR LF")
+                self._state = CHUNK_SIZE
+        self._base = p
+        self._cursor = self._line = 0
+        self.head.count = 0
+        self._state = LINE_START
+        return self._parse_trailers()
+
+    cdef int _parse_trailers(self) except -1:
+        if not self._parse_fields():
+            return NEED_DATA
+        self._state = MESSAGE_DONE
+        return END
+
+    cdef bint _take_digit(self, byte c) noexcept:
+        cdef int digit
+        if c"0" <= c <= c"9":
+            digit = c - c"0"
+        elif c"a" <= (c | 0x20) <= c"f":
+            digit = (c | 0x20) - c"a" + 10
+        else:
+            return False
+        # Sixteen digits would not fit; long rows of zeros are no size.
+        self._digits += 1
+        if self._digits > 15:
+            return False
+        self._remaining = self._remaining * 16 + digit
+        return True
+
+    cdef int _after_size(self, byte c, str what) except -1:
+        if c == c"\r":
+            return CHUNK_LINE_LF
+        if c == c";":
+            return EXTENSION
+        return self._refuse(400, f"a byte that {what} may not hold")
+
+    cdef int _parse_extension(self, byte c) except -1:
+        """*( ";" token [ "=" ( token / quoted-string ) ] ), no spaces."""
+        if self._state == EXTENSION and fh_tchar[c]:
+            self._state = EXTENSION_NAME
+        elif self._state == EXTENSION_NAME and fh_tchar[c]:
+            pass
+        elif self._state == EXTENSION_NAME and c == c"=":
+            self._state = EXTENSION_VALUE
+        elif self._state == EXTENSION_VALUE and c == c'"':
+            self._state = QUOTED
+        elif self._state == EXTENSION_VALUE and fh_tchar[c]:
+            self._state = EXTENSION_TOKEN
+        elif self._state == EXTENSION_TOKEN and fh_tchar[c]:
+            pass
+        elif self._state == QUOTED and c == c'"':
+            self._state = AFTER_QUOTED
+        elif self._state == QUOTED and c == c"\\":
+            self._state = QUOTED_PAIR
+        elif (self._state == QUOTED or self._state == QUOTED_PAIR) and (
+            c == c"\t" or (c >= 0x20 and c != 0x7f)
+        ):
+            self._state = QUOTED
+        elif self._state in (EXTENSION_NAME, EXTENSION_TOKEN, AFTER_QUOTED):
+            self._state = self._after_size(c, "a chunk extension")
+        else:
+            return self._refuse(
+                400, "a byte that a chunk extension may not hold"
+            )
+        return 0
+
+
+cdef inline const byte *trim(const byte **start, const byte *end) noexcept:
+    """Cut optional white space off both ends of a list's member."""
+    while start[0] < end and (start[0][0] == c" " or start[0][0] == c"\t"):
+        start[0] += 1
+    while end > start[0] and (end[-1] == c" " or end[-1] == c"\t"):
+        end -= 1
+    return end
+
+
+cdef inline bint is_exactly(
+    const byte *p, Py_ssize_t size, const char *text, Py_ssize_t length
+) noexcept:
+    return size == length and memcmp(p, text, length) == 0
+
+
+cdef inline bint is_hex(byte c) noexcept:
+    return c"0" <= c <= c"9" or c"a" <= (c | 0x20) <= c"f"
+
+
+cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
+    """RFC 9110 section 7.2: uri-host [":" port], or nothing."""
+    cdef const byte *end = p + size
+    if p < end and p[0] == c"[":
+        p += 1
+        while p < end and (is_hex(p[0]) or p[0] == c":" or p[0] == c"."):
+            p += 1
+        if p == end or p[0] != c"]" or p[-1] == c"[":
+            return False
+        p += 1
+    else:
+        while p < end and p[0] != c":":
+            if p[0] == c"%":
+                if end - p < 3 or not is_hex(p[1]) or not is_hex(p[2]):
+                    return False
+                p += 2
+            elif not is_reg_name(p[0]):
+                return False
+            p += 1
+    if p == end:
+        return True
+    if p[0] != c":":
+        return False
+    p += 1
+    while p < end and c"0" <= p[0] <= c"9":
+        p += 1
+    return p == end
+
+
+cdef bint is_host_and_port(const byte *p, Py_ssize_t size) noexcept:
+    """RFC 9112 section 3.2.3; an empty host or port is refused."""
+    return (
+        size > 2 and p[0] != c":" and c"0" <= p[size - 1] <= c"9"
+        and memrchr_colon(p, size) and is_host(p, size)
+    )
+
+
+cdef bint memrchr_colon(const byte *p, Py_ssize_t size) noexcept:
+    while size and c"0" <= p[size - 1] <= c"9":
+        size -= 1
+    return size > 0 and p[size - 1] == c":"
+
+
+cdef inline bint is_reg_name(byte c) noexcept:
+    """RFC 3986 section 3.2.2: unreserved / sub-delims."""
+    return (
+        c"a" <= (c | 0x20) <= c"z" or c"0" <= c <= c"9"
+        or (c != 0 and strchr(b"-._~!$&'()*+,;=", c) is not NULL)
+    )

@@ -1,0 +1,34 @@
+cdef class BaseTransport:
+    cpdef int write(self, data) except -1
+    cdef int write_raw(self, const char *data, Py_ssize_t size) except -1
+    cpdef int write_file(
+        self, object owner, int fd, long long offset, long long count
+    ) except -1
+    cpdef int flush(self) except -1
+    cpdef Py_ssize_t queued(self) except -1
+    cpdef double now(self) except -1
+    cpdef bint has_input(self) except -1
+    cpdef int set_deadline(self, double seconds) except -1
+    cpdef int pause_reading(self) except -1
+    cpdef int resume_reading(self) except -1
+    cpdef int close(self) except -1
+    cpdef int close_lingering(self) except -1
+    cpdef int abort(self) except -1
+
+
+cdef class BaseProtocol:
+    cdef readonly object server
+    cdef readonly object trans
+    cdef readonly object _mqueue
+
+    cdef int connection_made(self) except -1
+    cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1
+    cdef int data_received(
+        self, const char *data, Py_ssize_t size
+    ) except -1
+    cdef int eof_received(self) except -1
+    cdef int pause_writing(self) except -1
+    cdef int resume_writing(self) except -1
+    cdef int deadline_expired(self) except -1
+    cdef int drain(self) except -1
+    cdef int connection_lost(self) except -1

@@ -1,0 +1,37 @@
+cdef enum Framing:
+    NO_BODY = 0
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3
+
+
+cdef class ResponseSerializer:
+    cdef readonly object server
+    cdef char *data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t _room
+    cdef long long _second
+    cdef char _date[38]         # "Date: " and IMF-fixdate and CR LF
+
+    # What the last head said.
+    cdef readonly int status
+    cdef readonly int framing
+    cdef readonly bint keep_alive
+    cdef readonly long long length
+
+    cdef int write_head(
+        self, object status, object headers, int minor, bint is_head,
+        bint keep_alive, long long length,
+    ) except -1
+    cdef int write_chunk_size(self, Py_ssize_t size) except -1
+    cdef int append(self, const char *data, Py_ssize_t size) except -1
+
+    cdef int _write_status(self, object status) except -1
+    cdef int _write_field(self, object field, int *seen) except -1
+    cdef int _note(
+        self, const char *name, Py_ssize_t size, object value, int *seen
+    ) except -1
+    cdef int _take_length(self, object value, int *seen) except -1
+    cdef int _write_number(self, const char *name, long long value) except -1
+    cdef int _write_date(self) except -1
+    cdef char *_reserve(self, Py_ssize_t size) except NULL

@@ -1,0 +1,68 @@
+/* What differs between POSIX systems in the calls the transport makes. */
+#ifndef FASTHTTP_SOCKET_H
+#define FASTHTTP_SOCKET_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static inline int
+fh_accept(int listener, struct sockaddr_storage *peer, socklen_t *size)
+{
+#ifdef __linux__
+    return accept4(listener, (struct sockaddr *)peer, size,
+                   SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int fd = accept(listener, (struct sockaddr *)peer, size);
+    if (fd >= 0) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    return fd;
+#endif
+}
+
+/* Returns the bytes sent, 0 at the file's end, -1 with errno. */
+static inline ssize_t
+fh_sendfile(int fd, int file, int64_t offset, size_t count)
+{
+#ifdef __linux__
+    off_t position = (off_t)offset;
+    return sendfile(fd, file, &position, count);
+#else
+    char block[65536];
+    ssize_t got = pread(file, block, count < sizeof block ? count
+                                                          : sizeof block,
+                        (off_t)offset);
+    return got <= 0 ? got : send(fd, block, (size_t)got, MSG_NOSIGNAL);
+#endif
+}
+
+static inline double
+fh_monotonic(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+#endif

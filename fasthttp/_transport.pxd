@@ -1,0 +1,62 @@
+from fasthttp._protocol cimport BaseProtocol, BaseTransport
+
+
+cdef extern from "_socket.h":
+    ctypedef unsigned int socklen_t
+    struct sockaddr_storage:
+        unsigned short ss_family
+
+
+cdef class Connections:
+    cdef readonly object server
+    cdef readonly dict handlers
+    cdef readonly Py_ssize_t count
+    cdef readonly double now
+    cdef public double write_timeout
+    cdef public Py_ssize_t max_queued
+    cdef public bint notify_closed
+    cdef object _poller
+    cdef list _dirty
+    cdef unsigned long _thread
+    cdef char *_rx
+    cdef Py_ssize_t _rx_size
+    cdef char *_tx
+    cdef Py_ssize_t _tx_used
+    cdef Transport _current
+
+    cdef int adopt(
+        self, int fd, sockaddr_storage *peer, socklen_t size, object factory
+    ) except -1
+
+
+cdef class Transport(BaseTransport):
+    cdef Connections _owner
+    cdef BaseProtocol _protocol
+    cdef int _fd
+    cdef int _watched
+    cdef int _flags
+    cdef double _deadline
+    cdef double _stall_deadline
+    cdef double _linger_until
+    cdef object _peername
+    cdef list _queue
+    cdef Py_ssize_t _first
+    cdef long long _sent
+    cdef Py_ssize_t _queued
+
+    cdef int on_event(self, int mask) except -1
+    cdef int receive(self) except -1
+    cdef int settle(self) except -1
+    cdef int flush_shared(self) except -1
+    cdef int flush_queue(self) except -1
+    cdef int consume(self, Py_ssize_t sent) except -1
+    cdef int keep_unsent(self) except -1
+    cdef int enqueue_shared(self, Py_ssize_t start) except -1
+    cdef int enqueue(self, object item, long long size) except -1
+    cdef bint has_unread_input(self) except -1
+    cdef int mark_dirty(self) except -1
+    cdef int watch(self) except -1
+    cdef int linger(self) except -1
+    cdef int finish(self) except -1
+    cdef int fail(self, str where) except -1
+    cdef int expire(self) except -1

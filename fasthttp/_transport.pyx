@@ -1,0 +1,716 @@
+"""Non-blocking connections: receive, queue, flush, close.
+
+`Connections` is what all connections of one loop share; a `Transport` owns
+one descriptor and every byte not yet sent on it.
+"""
+import logging
+import os
+import queue
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+)
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EINTR, EPERM, EPROTO, errno
+)
+from libc.string cimport memcpy, memset
+
+from fasthttp._protocol cimport BaseProtocol, BaseTransport
+
+cdef extern from "_socket.h":
+    struct sockaddr:
+        pass
+    struct in_addr:
+        pass
+    struct sockaddr_in:
+        unsigned short sin_port
+        in_addr sin_addr
+    struct in6_addr:
+        pass
+    struct sockaddr_in6:
+        unsigned short sin6_port
+        unsigned int sin6_flowinfo
+        in6_addr sin6_addr
+        unsigned int sin6_scope_id
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct linger_option "linger":
+        int l_onoff
+        int l_linger
+    int AF_INET, AF_INET6, MSG_NOSIGNAL, MSG_PEEK
+    int SHUT_WR, SOL_SOCKET, SO_LINGER
+    unsigned short ntohs(unsigned short)
+    unsigned int ntohl(unsigned int)
+    const char *inet_ntop(int, const void *, char *, socklen_t)
+    ssize_t recv(int, void *, size_t, int) nogil
+    ssize_t send(int, const void *, size_t, int) nogil
+    int getsockname(int, sockaddr *, socklen_t *)
+    ssize_t sendmsg(int, const msghdr *, int) nogil
+    int shutdown(int, int) nogil
+    int c_close "close"(int) nogil
+    int setsockopt(int, int, int, const void *, socklen_t)
+    int fh_accept(int, sockaddr_storage *, socklen_t *)
+    ssize_t fh_sendfile(int, int, long long, size_t)
+    double fh_monotonic()
+
+cdef extern from *:
+    unsigned long PyThread_get_thread_ident()
+
+# The masks of poll(2), which epoll(7) shares.
+cdef enum:
+    IN = 0x1
+    OUT = 0x4
+    ERR = 0x8
+    HUP = 0x10
+
+cdef enum:
+    CLOSING = 0x1     # close once everything queued is sent
+    LINGERING = 0x2   # sent all and FIN; reading what the peer still sends
+    WILL_LINGER = 0x4
+    BROKEN = 0x8      # the descriptor is of no more use
+    CLOSED = 0x10
+    EOF_SEEN = 0x20
+    PAUSED = 0x40     # the protocol wants no more data
+    THROTTLED = 0x80  # more than HIGH_WATER unsent
+    BLOCKED = 0x100   # the kernel took only a part
+    DIRTY = 0x200     # in Connections._dirty
+    RESET = 0x400     # close with RST
+
+cdef enum:
+    HIGH_WATER = 65536
+    LOW_WATER = 16384
+    SHARED_SIZE = 65536
+    IOV_COUNT = 64
+    TURN_BYTES = 4194304
+
+# RFC 9112 section 9.6: how long to read on after the last answer.
+cdef double LINGER_IDLE = 2.0
+cdef double LINGER_TOTAL = 30.0
+
+cdef object error_log = logging.getLogger("fasthttp.error")
+
+
+@cython.final
+cdef class FileSegment:
+    cdef object owner
+    cdef int fd
+    cdef long long offset
+    cdef long long count
+
+
+@cython.final
+cdef class Connections:
+    def __cinit__(
+        self, server, poller, Py_ssize_t rx_size, double write_timeout,
+        Py_ssize_t max_queued
+    ):
+        if rx_size < 1:
+            raise ValueError("the receive buffer needs at least one byte")
+        self.server = server
+        self.handlers = {}
+        self.write_timeout = write_timeout
+        self.max_queued = max_queued
+        self._poller = poller
+        self._dirty = []
+        self._rx_size = rx_size
+        self._rx = <char *>PyMem_Malloc(rx_size)
+        self._tx = <char *>PyMem_Malloc(SHARED_SIZE)
+        if self._rx is NULL or self._tx is NULL:
+            raise MemoryError
+        self.now = fh_monotonic()
+
+    def __dealloc__(self):
+        PyMem_Free(self._rx)
+        PyMem_Free(self._tx)
+
+    def enter(self):
+        self._thread = PyThread_get_thread_ident()
+
+    def dispatch(self, list events):
+        cdef object handler
+        cdef tuple event
+        self.now = fh_monotonic()
+        for event in events:
+            handler = self.handlers.get(event[0])
+            if type(handler) is Transport:
+                (<Transport>handler).on_event(<int>event[1])
+            elif handler is not None:
+                handler()
+        return self.now
+
+    def flush(self):
+        """Send what was queued outside of an event; True if more waits."""
+        cdef list dirty
+        cdef Transport transport
+        if self._dirty:
+            dirty = self._dirty
+            self._dirty = []
+            for transport in dirty:
+                transport._flags &= ~DIRTY
+                self._current = transport
+                transport.settle()
+                self._current = None
+        return bool(self._dirty)
+
+    def accept(self, int listener, object factory, Py_ssize_t limit):
+        """Accept until none waits or `limit` is reached; 0 or an errno."""
+        cdef sockaddr_storage peer
+        cdef socklen_t size
+        cdef int fd
+        while limit > 0:
+            size = sizeof(peer)
+            fd = fh_accept(listener, &peer, &size)
+            if fd >= 0:
+                limit -= 1
+                self.adopt(fd, &peer, size, factory)
+            elif errno in (EINTR, ECONNABORTED, EPROTO, EPERM):
+                continue
+            else:
+                return 0 if errno == EAGAIN else errno
+        return 0
+
+    cdef int adopt(
+        self, int fd, sockaddr_storage *peer, socklen_t size, object factory
+    ) except -1:
+        cdef Transport transport = Transport.__new__(Transport)
+        cdef object protocol
+        transport._owner = self
+        transport._fd = fd
+        transport._peername = address_of(peer, size)
+        self.handlers[fd] = transport
+        self.count += 1
+        self._current = transport
+        try:
+            protocol = factory(self.server, transport, transport)
+            if not isinstance(protocol, BaseProtocol):
+                raise TypeError(f"{protocol!r} is not a BaseProtocol")
+            transport._protocol = <BaseProtocol>protocol
+            transport._protocol.connection_made()
+            if self.server.draining:
+                transport._protocol.drain()
+        except Exception:
+            transport.fail("on_new_connection")
+        else:
+            if not transport._flags & (CLOSING | PAUSED | BROKEN):
+                transport.receive()
+        transport.settle()
+        self._current = None
+        return 0
+
+    def sweep(self):
+        """Tell every connection whose deadline has passed."""
+        cdef object handler
+        cdef Transport transport
+        cdef list due = []
+        self.now = fh_monotonic()
+        for handler in self.handlers.values():
+            if type(handler) is not Transport:
+                continue
+            transport = <Transport>handler
+            if (
+                0 < transport._deadline <= self.now
+                or 0 < transport._stall_deadline <= self.now
+            ):
+                due.append(transport)
+        for transport in due:
+            self._current = transport
+            transport.expire()
+            transport.settle()
+            self._current = None
+
+    def drain(self):
+        """Ask every protocol to come to its end."""
+        cdef Transport transport
+        for transport in self.transports():
+            if transport._flags & (CLOSING | CLOSED):
+                continue
+            self._current = transport
+            try:
+                transport._protocol.drain()
+            except Exception:
+                transport.fail("on_shutdown")
+            transport.settle()
+            self._current = None
+
+    def abort(self):
+        """Close every connection at once."""
+        cdef Transport transport
+        for transport in self.transports():
+            transport._flags |= BROKEN
+            transport.finish()
+
+    def transports(self):
+        return [
+            handler for handler in self.handlers.values()
+            if type(handler) is Transport
+        ]
+
+
+cdef object address_of(sockaddr_storage *peer, socklen_t size):
+    cdef char text[64]
+    cdef sockaddr_in *v4 = <sockaddr_in *>peer
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>peer
+    if peer.ss_family == AF_INET:
+        inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text))
+        return ((<bytes>text).decode("ascii"), ntohs(v4.sin_port))
+    if peer.ss_family == AF_INET6:
+        inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text))
+        return (
+            (<bytes>text).decode("ascii"), ntohs(v6.sin6_port),
+            ntohl(v6.sin6_flowinfo), v6.sin6_scope_id,
+        )
+    return ""
+
+
+@cython.final
+cdef class Transport(BaseTransport):
+    def __cinit__(self):
+        self._watched = -1
+        self._fd = -1
+
+    def fileno(self):
+        return self._fd
+
+    def getpeername(self):
+        return self._peername
+
+    def getsockname(self):
+        cdef sockaddr_storage local
+        cdef socklen_t size = sizeof(local)
+        if getsockname(self._fd, <sockaddr *>&local, &size) < 0:
+            raise OSError(errno, os.strerror(errno))
+        return address_of(&local, size)
+
+    # The seed's message queue: what is put in is sent, what is unsent can
+    # be taken back.
+
+    def put_nowait(self, data):
+        self.write(data)
+
+    def get_nowait(self):
+        self.keep_unsent()
+        if self._first >= len(self._queue or ()) or self._sent:
+            raise queue.Empty
+        item = self._queue[self._first]
+        if type(item) is not bytes:
+            raise queue.Empty
+        self._queue[self._first] = None
+        self._first += 1
+        self._queued -= len(item)
+        return item
+
+    def empty(self):
+        return self.queued() == 0
+
+    cpdef Py_ssize_t queued(self) except -1:
+        if self._owner._current is self:
+            return self._queued + self._owner._tx_used
+        return self._queued
+
+    cpdef int write(self, data) except -1:
+        cdef Py_ssize_t size
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        if PyThread_get_thread_ident() != self._owner._thread:
+            self._owner.server.call_soon_threadsafe(self.write, data)
+            return 0
+        size = PyBytes_GET_SIZE(data)
+        if size == 0 or self._flags & (CLOSING | BROKEN | CLOSED):
+            return 0
+        if self._queued > self._owner.max_queued > 0:
+            error_log.warning(
+                "%s: closed, as %d bytes are queued and the peer does "
+                "not read", self._peername, self._queued
+            )
+            return self.abort()
+        self.keep_unsent()
+        self.enqueue(data, size)
+        return self.mark_dirty()
+
+    cdef int write_raw(self, const char *data, Py_ssize_t size) except -1:
+        cdef Connections owner = self._owner
+        if (
+            owner._current is not self or self._queued
+            or size > SHARED_SIZE
+            or self._flags & (CLOSING | BROKEN | CLOSED)
+        ):
+            return self.write(PyBytes_FromStringAndSize(data, size))
+        if owner._tx_used + size > SHARED_SIZE:
+            self.flush_shared()
+            return self.write_raw(data, size)
+        memcpy(owner._tx + owner._tx_used, data, size)
+        owner._tx_used += size
+        return 0
+
+    cpdef int write_file(
+        self, object owner, int fd, long long offset, long long count
+    ) except -1:
+        cdef FileSegment segment
+        if count <= 0 or self._flags & (CLOSING | BROKEN | CLOSED):
+            return 0
+        segment = FileSegment.__new__(FileSegment)
+        segment.owner = owner
+        segment.fd = fd
+        segment.offset = offset
+        segment.count = count
+        self.keep_unsent()
+        self.enqueue(segment, count)
+        return self.mark_dirty()
+
+    cpdef double now(self) except -1:
+        return self._owner.now
+
+    cpdef bint has_input(self) except -1:
+        cdef char byte
+        return recv(self._fd, &byte, 1, MSG_PEEK) > 0
+
+    cpdef int set_deadline(self, double seconds) except -1:
+        self._deadline = self._owner.now + seconds if seconds > 0 else 0
+        return 0
+
+    cpdef int pause_reading(self) except -1:
+        self._flags |= PAUSED
+        return self.mark_dirty()
+
+    cpdef int resume_reading(self) except -1:
+        self._flags &= ~PAUSED
+        return self.mark_dirty()
+
+    cpdef int close(self) except -1:
+        if PyThread_get_thread_ident() != self._owner._thread:
+            self._owner.server.call_soon_threadsafe(self.close)
+            return 0
+        self._flags |= CLOSING
+        return self.mark_dirty()
+
+    cpdef int close_lingering(self) except -1:
+        self._flags |= WILL_LINGER
+        return self.close()
+
+    cpdef int abort(self) except -1:
+        if PyThread_get_thread_ident() != self._owner._thread:
+            self._owner.server.call_soon_threadsafe(self.abort)
+            return 0
+        self._flags |= BROKEN | RESET
+        return self.mark_dirty()
+
+    cdef int mark_dirty(self) except -1:
+        if self._owner._current is not self and not (
+            self._flags & (DIRTY | CLOSED)
+        ):
+            self._flags |= DIRTY
+            self._owner._dirty.append(self)
+        return 0
+
+    cdef int on_event(self, int mask) except -1:
+        self._owner._current = self
+        if mask & OUT:
+            self._flags &= ~BLOCKED
+        if mask & (IN | ERR | HUP):
+            if self._watched & IN:
+                self.receive()
+            elif mask & (ERR | HUP):
+                self._flags |= BROKEN
+        self.settle()
+        self._owner._current = None
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef Connections owner = self._owner
+        cdef char *data = owner._rx
+        cdef Py_ssize_t size = owner._rx_size
+        cdef ssize_t got
+        try:
+            self._protocol.get_buffer(&data, &size)
+            got = recv(self._fd, data, size, 0)
+            if got > 0:
+                if self._flags & LINGERING:
+                    self._deadline = min(
+                        owner.now + LINGER_IDLE, self._linger_until
+                    )
+                elif not self._flags & CLOSING:
+                    self._protocol.data_received(data, got)
+            elif got == 0:
+                if self._flags & LINGERING:
+                    self._flags |= BROKEN
+                elif not self._flags & EOF_SEEN:
+                    self._flags |= EOF_SEEN
+                    self._protocol.eof_received()
+            elif errno != EAGAIN and errno != EINTR:
+                self._flags |= BROKEN
+        except Exception:
+            self.fail("on_data_received")
+        return 0
+
+    cdef int settle(self) except -1:
+        """Bring what the protocol asked for into effect."""
+        if self._flags & CLOSED:
+            return 0
+        self.flush()
+        if self._flags & BROKEN:
+            return self.finish()
+        if self._flags & THROTTLED:
+            if self._queued <= LOW_WATER:
+                self._flags &= ~THROTTLED
+                try:
+                    self._protocol.resume_writing()
+                except Exception:
+                    self.fail("on_resume_writing")
+                self.keep_unsent()
+                if self._queued or self._flags & (BROKEN | CLOSING):
+                    self._flags |= DIRTY
+                    self._owner._dirty.append(self)
+        elif self._queued > HIGH_WATER:
+            self._flags |= THROTTLED
+            try:
+                self._protocol.pause_writing()
+            except Exception:
+                self.fail("on_pause_writing")
+        if self._flags & BROKEN:
+            return self.finish()
+        if (
+            self._flags & CLOSING and self._queued == 0
+            and not self._flags & LINGERING
+        ):
+            if not self.has_unread_input():
+                return self.finish()
+            self.linger()
+            if self._flags & BROKEN:
+                return self.finish()
+        return self.watch()
+
+    cdef bint has_unread_input(self) except -1:
+        """close(2) with unread input sends RST, which loses the answer."""
+        if self._flags & EOF_SEEN:
+            return False
+        return self._flags & WILL_LINGER or self.has_input()
+
+    cpdef int flush(self) except -1:
+        if self._owner._current is self and self._owner._tx_used:
+            self.flush_shared()
+        if self._queued and not self._flags & (BLOCKED | BROKEN):
+            self.flush_queue()
+        return 0
+
+    cdef int flush_shared(self) except -1:
+        cdef Connections owner = self._owner
+        cdef ssize_t sent
+        if self._flags & BROKEN:
+            owner._tx_used = 0
+            return 0
+        sent = send(self._fd, owner._tx, owner._tx_used, MSG_NOSIGNAL)
+        if sent == owner._tx_used:
+            owner._tx_used = 0
+            return 0
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR:
+                owner._tx_used = 0
+                self._flags |= BROKEN
+                return 0
+            sent = 0
+        self._flags |= BLOCKED
+        return self.enqueue_shared(sent)
+
+    cdef int keep_unsent(self) except -1:
+        """Move what stands in the shared buffer to the queue."""
+        if self._owner._current is self and self._owner._tx_used:
+            self.enqueue_shared(0)
+        return 0
+
+    cdef int enqueue_shared(self, Py_ssize_t start) except -1:
+        cdef Connections owner = self._owner
+        cdef Py_ssize_t size = owner._tx_used - start
+        owner._tx_used = 0
+        return self.enqueue(
+            PyBytes_FromStringAndSize(owner._tx + start, size), size
+        )
+
+    cdef int enqueue(self, object item, long long size) except -1:
+        if self._queue is None:
+            self._queue = []
+        self._queue.append(item)
+        self._queued += size
+        return 0
+
+    cdef int flush_queue(self) except -1:
+        cdef iovec pieces[IOV_COUNT]
+        cdef msghdr message
+        cdef Py_ssize_t budget = TURN_BYTES
+        cdef Py_ssize_t wanted, at
+        cdef Py_ssize_t count
+        cdef ssize_t sent
+        cdef FileSegment segment
+        cdef object item
+        cdef bint is_file
+        while self._queued and budget > 0:
+            item = self._queue[self._first]
+            is_file = type(item) is FileSegment
+            if is_file:
+                segment = <FileSegment>item
+                wanted = min(segment.count - self._sent, budget)
+                sent = fh_sendfile(
+                    self._fd, segment.fd, segment.offset + self._sent,
+                    wanted
+                )
+                if sent == 0:
+                    error_log.error(
+                        "%s: a file became shorter while it was sent",
+                        self._peername
+                    )
+                    self._flags |= BROKEN
+                    return 0
+            else:
+                wanted = 0
+                count = 0
+                at = self._first
+                while at < len(self._queue) and count < IOV_COUNT:
+                    item = self._queue[at]
+                    if type(item) is not bytes:
+                        break
+                    pieces[count].iov_base = PyBytes_AS_STRING(item)
+                    pieces[count].iov_len = PyBytes_GET_SIZE(item)
+                    wanted += pieces[count].iov_len
+                    count += 1
+                    at += 1
+                pieces[0].iov_base = <char *>pieces[0].iov_base + self._sent
+                pieces[0].iov_len -= self._sent
+                wanted -= self._sent
+                if count == 1:
+                    sent = send(
+                        self._fd, pieces[0].iov_base, pieces[0].iov_len,
+                        MSG_NOSIGNAL
+                    )
+                else:
+                    memset(&message, 0, sizeof(message))
+                    message.msg_iov = pieces
+                    message.msg_iovlen = count
+                    sent = sendmsg(self._fd, &message, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    self._flags |= BLOCKED
+                else:
+                    self._flags |= BROKEN
+                return 0
+            self.consume(sent)
+            budget -= sent
+            self._stall_deadline = 0
+            # Of a file, a short count may also mean that it has ended.
+            if sent < wanted and not is_file:
+                self._flags |= BLOCKED
+                return 0
+        if self._queued:
+            self._flags |= BLOCKED
+        return 0
+
+    cdef int consume(self, Py_ssize_t sent) except -1:
+        cdef Py_ssize_t size
+        cdef object item
+        self._queued -= sent
+        sent += self._sent
+        while self._first < len(self._queue):
+            item = self._queue[self._first]
+            if type(item) is FileSegment:
+                size = (<FileSegment>item).count
+            else:
+                size = PyBytes_GET_SIZE(item)
+            if sent < size:
+                break
+            sent -= size
+            self._queue[self._first] = None
+            self._first += 1
+        self._sent = sent
+        if self._first == len(self._queue) or self._first >= IOV_COUNT:
+            del self._queue[:self._first]
+            self._first = 0
+        return 0
+
+    cdef int watch(self) except -1:
+        """Tell the poller only when what to wait for has changed."""
+        cdef int wanted = 0
+        cdef Connections owner = self._owner
+        if not self._flags & (EOF_SEEN | PAUSED | THROTTLED):
+            if not self._flags & CLOSING or self._flags & LINGERING:
+                wanted = IN
+        if self._flags & BLOCKED:
+            wanted |= OUT
+            if self._stall_deadline == 0 and owner.write_timeout > 0:
+                self._stall_deadline = owner.now + owner.write_timeout
+        if wanted != self._watched:
+            if self._watched < 0:
+                owner._poller.register(self._fd, wanted)
+            else:
+                owner._poller.modify(self._fd, wanted)
+            self._watched = wanted
+        return 0
+
+    cdef int linger(self) except -1:
+        self._flags |= LINGERING
+        self._flags &= ~(PAUSED | THROTTLED)
+        self._linger_until = self._owner.now + LINGER_TOTAL
+        self._deadline = self._owner.now + LINGER_IDLE
+        if shutdown(self._fd, SHUT_WR) < 0:
+            self._flags |= BROKEN
+        return 0
+
+    cdef int expire(self) except -1:
+        if 0 < self._stall_deadline <= self._owner.now:
+            error_log.debug(
+                "%s: the peer did not read for %g s", self._peername,
+                self._owner.write_timeout
+            )
+            self._flags |= BROKEN | RESET
+        elif self._flags & LINGERING:
+            self._flags |= BROKEN
+        else:
+            self._deadline = 0
+            try:
+                self._protocol.deadline_expired()
+            except Exception:
+                self.fail("on_deadline")
+        return 0
+
+    cdef int fail(self, str where) except -1:
+        error_log.exception("%s: exception in %s", self._peername, where)
+        self._flags |= BROKEN
+        return 0
+
+    cdef int finish(self) except -1:
+        """Release the descriptor, then tell the protocol, once."""
+        cdef Connections owner = self._owner
+        cdef linger_option reset
+        if self._flags & CLOSED:
+            return 0
+        self._flags |= CLOSED
+        if owner._current is self:
+            owner._tx_used = 0
+        self._queue = None
+        self._queued = 0
+        owner.handlers.pop(self._fd, None)
+        if self._watched >= 0:
+            owner._poller.unregister(self._fd)
+        if self._protocol is not None:
+            try:
+                self._protocol.connection_lost()
+            except Exception:
+                self.fail("on_connection_closed")
+            self._protocol = None
+        if self._flags & RESET:
+            reset.l_onoff = 1
+            reset.l_linger = 0
+            setsockopt(
+                self._fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)
+            )
+        c_close(self._fd)
+        self._fd = -1
+        owner.count -= 1
+        if owner.notify_closed:
+            owner.server._on_connection_closed()
+        return 0

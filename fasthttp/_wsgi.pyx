@@ -1,0 +1,726 @@
+"""WSGI (PEP 3333) on HttpProtocol: in the loop, or in a pool of threads.
+
+Threads do no I/O: a pool thread runs the application and hands what it
+yields to the loop. An iterable is asked for more only while the client
+reads; it then goes on in the thread and the context it began in.
+"""
+import contextvars
+import logging
+import os
+import queue
+import stat
+import sys
+import tempfile
+import threading
+from collections import deque
+
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.dict cimport (
+    PyDict_Copy, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
+)
+from cpython.ref cimport Py_REFCNT
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcpy
+from posix.unistd cimport close as c_close
+
+from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody
+from fasthttp._parser cimport Field, Head, RequestParser, Span
+from fasthttp._protocol cimport BaseTransport
+from fasthttp._serializer cimport LENGTH
+
+from fasthttp._parser import KNOWN_NAMES
+from fasthttp.errors import AppError
+
+cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t, Py_UCS4)
+    char *PyUnicode_DATA "(char *)PyUnicode_DATA" (object)
+
+cdef enum:
+    HIGH_WATER = 65536
+    # How much one application may yield before others get their turn.
+    STEP_BYTES = 65536
+    # What a chunk costs besides its bytes.
+    CHUNK_COST = 256
+    SPILL_WATER = 262144
+
+cdef object error_log = logging.getLogger("fasthttp.error")
+cdef tuple METHODS = (
+    "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"
+)
+
+
+cdef str environ_key(str name):
+    if name in ("content-type", "content-length"):
+        return sys.intern(name.upper().replace("-", "_"))
+    return sys.intern("HTTP_" + name.upper().replace("-", "_"))
+
+
+cdef tuple KEYS = tuple([environ_key(name) for name in KNOWN_NAMES])
+cdef str K_METHOD = sys.intern("REQUEST_METHOD")
+cdef str K_PATH = sys.intern("PATH_INFO")
+cdef str K_QUERY = sys.intern("QUERY_STRING")
+cdef str K_RAW_URI = sys.intern("RAW_URI")
+cdef str K_REQUEST_URI = sys.intern("REQUEST_URI")
+cdef str K_PROTOCOL = sys.intern("SERVER_PROTOCOL")
+cdef str K_REMOTE_ADDR = sys.intern("REMOTE_ADDR")
+cdef str K_REMOTE_PORT = sys.intern("REMOTE_PORT")
+cdef str K_INPUT = sys.intern("wsgi.input")
+cdef str K_LENGTH = sys.intern("CONTENT_LENGTH")
+cdef str K_HOST = sys.intern("HTTP_HOST")
+cdef str K_COOKIE = sys.intern("HTTP_COOKIE")
+cdef str K_CODING = sys.intern("HTTP_TRANSFER_ENCODING")
+
+
+class FileWrapper:
+    """PEP 3333's wsgi.file_wrapper: an open file as an iterable."""
+
+    def __init__(self, filelike, blksize=65536):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        while data := self.filelike.read(self.blksize):
+            yield data
+
+
+@cython.final
+cdef class NoInput:
+    """wsgi.input of a request without a body; holds nothing, can be shared."""
+
+    def read(self, size=-1):
+        return b""
+
+    def readline(self, size=-1):
+        return b""
+
+    def readlines(self, hint=-1):
+        return []
+
+    def __iter__(self):
+        return iter(())
+
+    def close(self):
+        pass
+
+
+@cython.final
+cdef class OwnedFile:
+    """A descriptor of our own for a file that the application closes."""
+
+    cdef int fd
+
+    def __cinit__(self, int fd):
+        self.fd = fd
+
+    def __dealloc__(self):
+        c_close(self.fd)
+
+
+cdef class WsgiCall
+cdef class ThreadPool
+
+
+cdef class WsgiGateway:
+    """Makes one protocol for each connection, all calling `app`."""
+
+    cdef readonly object app
+    cdef readonly object config
+    cdef HttpContext context
+    cdef dict _base
+    cdef dict _templates
+    cdef object _runtime
+    cdef WsgiCall _spare
+    cdef ThreadPool pool
+
+    def __init__(self, app, config, *, multiprocess=False, access_log=None):
+        self.app = app
+        self.config = config
+        self.context = HttpContext(config, access_log)
+        self._templates = {}
+        self._base = {
+            K_METHOD: "GET",
+            "SCRIPT_NAME": "",
+            K_PATH: "/",
+            K_QUERY: "",
+            K_RAW_URI: "/",
+            K_REQUEST_URI: "/",
+            K_PROTOCOL: "HTTP/1.1",
+            "SERVER_NAME": "",
+            "SERVER_PORT": "",
+            "SERVER_SOFTWARE": "fasthttp",
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            K_REMOTE_ADDR: "",
+            K_REMOTE_PORT: "",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            K_INPUT: NoInput(),
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": config.threads > 1,
+            "wsgi.multiprocess": bool(multiprocess),
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+
+    def __call__(self, server, trans, mqueue):
+        cdef WsgiProtocol protocol = WsgiProtocol.__new__(WsgiProtocol)
+        protocol.set_up(server, trans, self.context)
+        protocol.gateway = self
+        protocol.template = self.template_for(trans.getsockname())
+        peer = trans.getpeername()
+        if type(peer) is tuple:
+            protocol.remote_addr = peer[0]
+            protocol.remote_port = str(peer[1])
+        else:
+            protocol.remote_addr = protocol.remote_port = ""
+        return protocol
+
+    def start(self):
+        if self.config.threads and self.pool is None:
+            self.pool = ThreadPool(self.config.threads)
+
+    def close(self, timeout=None):
+        if self.pool is not None:
+            self.pool.close(timeout)
+            self.pool = None
+
+    cdef dict template_for(self, object address):
+        cdef dict template = self._templates.get(address)
+        if template is None:
+            template = dict(self._base)
+            if type(address) is tuple:
+                template["SERVER_NAME"] = address[0]
+                template["SERVER_PORT"] = str(address[1])
+            else:
+                template["SERVER_NAME"] = "localhost"
+                template["SERVER_PORT"] = "80"
+            self._templates[address] = template
+        return template
+
+
+cdef class WsgiProtocol(HttpProtocol):
+    cdef WsgiGateway gateway
+    cdef dict template
+    cdef str remote_addr
+    cdef str remote_port
+    cdef dict environ
+    cdef WsgiCall call
+
+    cdef int begin_request(self) except -1:
+        cdef RequestParser parser = self.parser
+        cdef Head *head = &parser.head
+        cdef dict environ = PyDict_Copy(self.template)
+        cdef str target = self.latin1(head.target.start, head.target.size)
+        PyDict_SetItem(environ, K_METHOD, self.method(head))
+        PyDict_SetItem(environ, K_RAW_URI, target)
+        PyDict_SetItem(environ, K_REQUEST_URI, target)
+        PyDict_SetItem(environ, K_REMOTE_ADDR, self.remote_addr)
+        PyDict_SetItem(environ, K_REMOTE_PORT, self.remote_port)
+        if head.path.size != 1:
+            PyDict_SetItem(environ, K_PATH, self.path(head.path))
+        if head.query.size:
+            PyDict_SetItem(
+                environ, K_QUERY,
+                self.latin1(head.query.start, head.query.size)
+            )
+        if not head.minor:
+            PyDict_SetItem(environ, K_PROTOCOL, "HTTP/1.0")
+        self.add_fields(environ, head)
+        if head.has_authority:
+            # RFC 9112 section 3.2.2: it replaces the Host field.
+            PyDict_SetItem(environ, K_HOST, self.latin1(
+                head.authority.start, head.authority.size
+            ))
+        self.environ = environ
+        return 0
+
+    cdef object method(self, Head *head):
+        cdef const unsigned char *text = self.parser.at(head.method.start)
+        if head.method.size == 3 and text[0] == c"G" and text[1] == c"E" and (
+            text[2] == c"T"
+        ):
+            return "GET"
+        method = self.latin1(head.method.start, head.method.size)
+        return sys.intern(method) if method in METHODS else method
+
+    cdef int add_fields(self, dict environ, Head *head) except -1:
+        cdef Field *field
+        cdef int index
+        cdef uint64_t seen[2]
+        cdef uint64_t bit
+        cdef object key
+        seen[0] = seen[1] = 0
+        for index in range(head.count):
+            field = &head.fields[index]
+            if field.known >= 0:
+                key = KEYS[field.known]
+                bit = <uint64_t>1 << (field.known & 63)
+                if not seen[field.known >> 6] & bit:
+                    seen[field.known >> 6] |= bit
+                    PyDict_SetItem(environ, key, self.value(field))
+                    continue
+            else:
+                key = self.key(field)
+                if key is None:
+                    continue
+                if PyDict_GetItem(environ, key) is NULL:
+                    PyDict_SetItem(environ, key, self.value(field))
+                    continue
+            # RFC 9110 section 5.3, RFC 6265 section 5.4
+            glue = "; " if key is K_COOKIE else ", "
+            environ[key] = environ[key] + glue + self.value(field)
+        return 0
+
+    cdef object value(self, Field *field):
+        cdef const char *text = <const char *>self.parser.at(field.value)
+        if field.high:
+            return PyUnicode_DecodeLatin1(text, field.value_size, NULL)
+        if field.value_size == 0:
+            return ""
+        value = PyUnicode_New(field.value_size, 127)
+        memcpy(PyUnicode_DATA(value), text, field.value_size)
+        return value
+
+    cdef object key(self, Field *field):
+        """HTTP_NAME; None for an underscore, which would pass for a hyphen."""
+        cdef const unsigned char *name = self.parser.at(field.name)
+        cdef char *to
+        cdef unsigned char c
+        cdef unsigned i
+        key = PyUnicode_New(field.name_size + 5, 127)
+        to = PyUnicode_DATA(key)
+        memcpy(to, b"HTTP_", 5)
+        to += 5
+        for i in range(field.name_size):
+            c = name[i]
+            if c == c"_":
+                return None
+            if c == c"-":
+                c = c"_"
+            elif c"a" <= c <= c"z":
+                c -= 32
+            to[i] = c
+        return key
+
+    cdef object path(self, Span span):
+        """Percent-decoded, each byte one latin-1 character (PEP 3333)."""
+        cdef const unsigned char *text = self.parser.at(span.start)
+        cdef unsigned i = 0
+        cdef unsigned size = 0
+        cdef int high, low
+        cdef bytearray decoded
+        cdef char *to
+        if memchr(text, c"%", span.size) is NULL:
+            return self.latin1(span.start, span.size)
+        decoded = bytearray(span.size)
+        to = decoded
+        while i < span.size:
+            if text[i] == c"%" and i + 2 < span.size:
+                high = hex_value(text[i + 1])
+                low = hex_value(text[i + 2])
+                if high >= 0 and low >= 0:
+                    to[size] = <char>(high * 16 + low)
+                    size += 1
+                    i += 3
+                    continue
+            to[size] = text[i]
+            size += 1
+            i += 1
+        return PyUnicode_DecodeLatin1(to, size, NULL)
+
+    cdef int complete_request(self) except -1:
+        cdef dict environ = self.environ
+        cdef RequestBody body = self.body
+        cdef WsgiCall call
+        self.environ = None
+        self.body = None
+        if body is not None:
+            PyDict_SetItem(environ, K_INPUT, body.stream())
+            if self.parser.head.chunked:
+                # Decoded and whole: its length is known after all.
+                PyDict_SetItem(environ, K_LENGTH, str(body.size))
+                PyDict_DelItem(environ, K_CODING)
+        call = self.gateway._spare
+        if call is None:
+            call = WsgiCall(self.gateway)
+        else:
+            self.gateway._spare = None
+        call.protocol = self
+        call.loop = self.server
+        call.environ = environ
+        self.call = call
+        if self.gateway.pool is None:
+            call.run()
+        else:
+            self.gateway.pool.submit(call)
+        return 0
+
+    cdef int writable_again(self) except -1:
+        if self.call is not None:
+            self.call.go_on()
+        return 0
+
+    cdef int abandon_request(self) except -1:
+        cdef WsgiCall call = self.call
+        self.environ = None
+        self.call = None
+        if call is not None:
+            call.protocol = None
+            call.go_on()
+        return 0
+
+
+cdef inline int hex_value(unsigned char c) noexcept:
+    if c"0" <= c <= c"9":
+        return c - c"0"
+    if c"a" <= (c | 0x20) <= c"f":
+        return (c | 0x20) - c"a" + 10
+    return -1
+
+
+# What the application's side hands to the loop's.
+cdef enum Output:
+    RESPOND = 0     # the whole body
+    START = 1       # the body's length or -1
+    WRITE = 2       # bytes of it
+    WRITE_FILE = 3  # (OwnedFile, offset, count)
+    PARK = 4        # more will come once the client has read
+    FINISH = 5
+    FAIL = 6
+
+
+cdef class WsgiCall:
+    """One request in the application: from its call to close()."""
+
+    cdef WsgiGateway gateway
+    cdef WsgiProtocol protocol      # None once the client is gone
+    cdef dict environ
+    cdef str status
+    cdef object headers
+    cdef bint started
+    cdef bint parked
+    cdef bint done
+    cdef object iterable
+    cdef object iterator
+    cdef object context
+    cdef object start_response_method
+    cdef object write_method
+    cdef object thread
+    cdef object outbox
+    cdef object loop
+    cdef object spill
+
+    def __init__(self, WsgiGateway gateway):
+        self.gateway = gateway
+        self.start_response_method = self.start_response
+        self.write_method = self.write
+        self.context = contextvars.copy_context()
+
+    # For the application.
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info is not None:
+            try:
+                if self.started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status is not None:
+            raise AppError("start_response is called a second time")
+        if type(status) is not str:
+            raise AppError(f"the status is not a str: {status!r}")
+        if type(headers) is not list:
+            raise AppError(f"the headers are not a list: {headers!r}")
+        self.status = status
+        self.headers = headers
+        return self.write_method
+
+    def write(self, data):
+        if type(data) is not bytes:
+            raise AppError(f"write() wants bytes, not {data!r}")
+        if data:
+            self.yielded(data)
+
+    # Where the application runs: in the loop or a pool thread.
+
+    cdef int run(self) except -1:
+        """Call the application, or go on with what it returned."""
+        PyContext_Enter(self.context)
+        try:
+            if self.protocol is None:
+                self.done = True
+            elif self.iterator is None:
+                self.call_application()
+            if self.iterator is not None:
+                self.step()
+        except BaseException as error:
+            error_log.exception("exception in the application")
+            self.emit(FAIL, None)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            if self.done:
+                self.close()
+            PyContext_Exit(self.context)
+        if self.done:
+            self.recycle()
+        return 0
+
+    cdef int call_application(self) except -1:
+        cdef object result = self.gateway.app(
+            self.environ, self.start_response_method
+        )
+        self.environ = None
+        self.iterable = result
+        if not self.started:
+            if type(result) is list and len(<list>result) == 1:
+                self.require_start()
+                return self.emit(
+                    RESPOND, as_bytes((<list>result)[0])
+                )
+            if type(result) is FileWrapper and self.emit_file(result):
+                return 0
+            if type(result) is list or type(result) is tuple:
+                self.require_start()
+                self.start(sum([len(part) for part in result]))
+        self.iterator = iter(result)
+        return 0
+
+    cdef int require_start(self) except -1:
+        if self.status is None:
+            raise AppError("start_response was not called")
+        return 0
+
+    cdef int step(self) except -1:
+        """Ask for chunks until there are no more or enough for now."""
+        cdef Py_ssize_t budget = STEP_BYTES
+        cdef bytes chunk
+        while self.protocol is not None:
+            try:
+                chunk = as_bytes(next(self.iterator))
+            except StopIteration:
+                if not self.started:
+                    self.require_start()
+                    self.start(0)
+                return self.emit(FINISH, None)
+            if chunk:
+                self.yielded(chunk)
+            budget -= PyBytes_GET_SIZE(chunk) + CHUNK_COST
+            if budget <= 0:
+                return self.emit(PARK, None)
+        self.done = True
+        return 0
+
+    cdef int yielded(self, bytes data) except -1:
+        if not self.started:
+            self.require_start()
+            self.start(-1)
+        return self.emit(WRITE, data)
+
+    cdef int start(self, long long length) except -1:
+        self.emit(START, length)
+        self.started = True
+        return 0
+
+    cdef bint emit_file(self, object wrapper) except -1:
+        """Let the kernel send a regular file; False if it is none."""
+        try:
+            fd = wrapper.filelike.fileno()
+            info = os.fstat(fd)
+            offset = wrapper.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return False
+        if not stat.S_ISREG(info.st_mode) or offset > info.st_size:
+            return False
+        self.require_start()
+        self.start(info.st_size - offset)
+        self.emit(WRITE_FILE, (
+            OwnedFile(os.dup(fd)), offset, info.st_size - offset
+        ))
+        self.emit(FINISH, None)
+        return True
+
+    cdef int close(self) except -1:
+        """PEP 3333: close() is called in every case."""
+        iterable = self.iterable
+        self.iterable = self.iterator = None
+        close = getattr(iterable, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException:
+                error_log.exception("exception in close() of a response")
+        return 0
+
+    cdef int recycle(self) except -1:
+        """Serve the next request too, unless somebody still holds on."""
+        if (
+            self.thread is None and self.gateway._spare is None
+            and Py_REFCNT(self.start_response_method) == 1
+            and Py_REFCNT(self.write_method) == 1
+        ):
+            self.status = self.headers = self.spill = None
+            self.started = self.done = self.parked = False
+            self.gateway._spare = self
+        else:
+            self.start_response_method = self.write_method = None
+        return 0
+
+    # Between the two.
+
+    cdef int emit(self, Output kind, object content) except -1:
+        if kind == RESPOND or kind == FINISH or kind == FAIL:
+            self.done = True
+        if self.thread is None:
+            return self.apply(kind, content)
+        self.outbox.append((kind, content))
+        self.loop.call_soon_threadsafe(self.deliver)
+        return 0
+
+    def deliver(self):
+        while self.outbox:
+            kind, content = self.outbox.popleft()
+            try:
+                self.apply(kind, content)
+            except AppError:
+                error_log.exception("exception in the application")
+                self.apply(FAIL, None)
+
+    # In the loop.
+
+    cdef int apply(self, Output kind, object content) except -1:
+        cdef WsgiProtocol protocol = self.protocol
+        cdef OwnedFile file
+        if protocol is None:
+            return 0
+        if kind == RESPOND:
+            protocol.send_response(self.status, self.headers, content)
+        elif kind == START:
+            return protocol.send_head(self.status, self.headers, content)
+        elif kind == WRITE:
+            return self.apply_write(protocol, content)
+        elif kind == WRITE_FILE:
+            file = content[0]
+            return protocol.send_file(file, file.fd, content[1], content[2])
+        elif kind == PARK:
+            self.parked = True
+            if protocol.transport.queued() <= HIGH_WATER:
+                self.loop.call_soon_threadsafe(self.go_on)
+            return 0
+        # The request is over; the connection may begin the next at once.
+        self.protocol = protocol.call = None
+        if kind == FAIL:
+            return protocol.fail_response()
+        return protocol.finish_response()
+
+    cdef int apply_write(self, WsgiProtocol protocol, bytes data) except -1:
+        cdef BaseTransport transport = protocol.transport
+        if transport.queued() > SPILL_WATER:
+            # Only write() can come here: it cannot be made to wait.
+            if self.spill is None:
+                self.spill = tempfile.TemporaryFile(buffering=0)
+            offset = self.spill.tell()
+            self.spill.write(data)
+            return protocol.send_file(
+                self.spill, self.spill.fileno(), offset, len(data)
+            )
+        protocol.send_data(data)
+        # PEP 3333: no block is held back while the next one is made.
+        if protocol.framing != LENGTH or protocol.remaining:
+            transport.flush()
+        return 0
+
+    def go_on(self):
+        if self.parked:
+            self.parked = False
+            if self.thread is None:
+                self.run()
+            else:
+                self.gateway.pool.resume(self)
+
+
+cdef bytes as_bytes(object chunk):
+    if type(chunk) is not bytes:
+        raise AppError(f"the body is not made of bytes: {chunk!r}")
+    return chunk
+
+
+cdef class PoolThread:
+    """A thread that runs the calls the loop gives it, one at a time."""
+
+    cdef object jobs
+    cdef object pending         # parked here and ready to go on
+    cdef object thread
+    cdef ThreadPool pool
+
+    def __init__(self, ThreadPool pool, int number):
+        self.pool = pool
+        self.jobs = queue.SimpleQueue()
+        self.pending = deque()
+        self.thread = threading.Thread(
+            target=self.work, name=f"fasthttp-{number}", daemon=True
+        )
+        self.thread.start()
+
+    def work(self):
+        cdef WsgiCall call
+        while True:
+            call = self.jobs.get()
+            if call is None:
+                return
+            call.run()
+            call.loop.call_soon_threadsafe(self.pool.release, self)
+            call = None
+
+
+cdef class ThreadPool:
+    """Gives calls to idle threads; only the loop's thread calls it."""
+
+    cdef list threads
+    cdef list idle
+    cdef object waiting
+
+    def __init__(self, int count):
+        self.threads = [PoolThread(self, at + 1) for at in range(count)]
+        self.idle = list(self.threads)
+        self.waiting = deque()
+
+    def submit(self, WsgiCall call):
+        if self.idle:
+            self.assign(self.idle.pop(), call)
+        else:
+            self.waiting.append(call)
+
+    cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
+        call.thread = thread
+        call.outbox = deque()
+        thread.jobs.put(call)
+        return 0
+
+    def resume(self, WsgiCall call):
+        """Generators may hold what belongs to their thread: no other."""
+        cdef PoolThread thread = call.thread
+        if thread in self.idle:
+            self.idle.remove(thread)
+            thread.jobs.put(call)
+        else:
+            thread.pending.append(call)
+
+    def release(self, PoolThread thread):
+        if thread.pending:
+            thread.jobs.put(thread.pending.popleft())
+        elif self.waiting:
+            self.assign(thread, self.waiting.popleft())
+        else:
+            self.idle.append(thread)
+
+    def close(self, timeout=None):
+        for thread in self.threads:
+            (<PoolThread>thread).jobs.put(None)
+        for thread in self.threads:
+            (<PoolThread>thread).thread.join(timeout)

@@ -1,0 +1,259 @@
+"""Serving from Python: `run`, `serve` and the embeddable `Server`."""
+
+import atexit
+import contextlib
+import importlib
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, TypeAlias, cast
+
+from .config import DEFAULT_HOST, DEFAULT_PORT, Config, bind_address
+from .errors import AppLoadError
+from .listeners import bind_listeners, close_listeners, describe
+from .log import ERROR_LOGGER, AccessLog, configure
+from .worker import Worker
+
+App: TypeAlias = Callable[..., Any]
+
+_SPEC = re.compile(
+    r"(?P<module>\w+(\.\w+)*)(:(?P<name>\w+(\.\w+)*)(?P<call>\(\))?)?"
+)
+_CONVENTIONAL_NAMES = ("app", "application")
+_log = logging.getLogger(ERROR_LOGGER)
+
+
+def load_app(spec: str) -> App:
+    """Import the WSGI application that `spec` names.
+
+    `spec` is module:app, module:factory() or a module that has an `app` or
+    `application`. Raises AppLoadError; its `__cause__` is the exception the
+    application's own code raised, if it did.
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise AppLoadError(
+            f"{spec!r} is none of module, module:app, module:factory()"
+        )
+    try:
+        module = importlib.import_module(match["module"])
+        app = _find(module, spec, match["name"])
+        if match["call"]:
+            app = app()
+    except (Exception, SystemExit) as error:
+        if isinstance(error, AppLoadError):
+            raise
+        raise AppLoadError(f"cannot load {spec!r}: {error}") from error
+    if not callable(app):
+        raise AppLoadError(f"{spec!r} is not callable: {app!r}")
+    if iscoroutinefunction(app) or iscoroutinefunction(type(app).__call__):
+        raise AppLoadError(
+            f"{spec!r} is an ASGI application; WSGI is what is served here"
+        )
+    return cast(App, app)
+
+
+def _find(module: Any, spec: str, name: str | None) -> Any:
+    names = _CONVENTIONAL_NAMES if name is None else (name,)
+    for each in names:
+        found = module
+        for part in each.split("."):
+            found = getattr(found, part, None)
+        if found is not None:
+            return found
+    raise AppLoadError(f"{spec!r}: the module has no {' or '.join(names)}")
+
+
+class Server:
+    """One WSGI application on one loop, to be started from any program.
+
+    `app` is an application or a `module:app` text. `port` 0 takes a free
+    port. `sockets` are bound sockets to serve instead, closed at the stop.
+    `settings` are the fields of `Config`. Nothing here touches signals or
+    logging, except that `run()` handles signals on the main thread.
+    """
+
+    def __init__(
+        self,
+        app: App | str,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        *,
+        sockets: Iterable[socket.socket] | None = None,
+        **settings: Any,
+    ) -> None:
+        settings.setdefault("bind", bind_address(host, port))
+        self.config = Config(**settings)
+        self.app = load_app(app) if isinstance(app, str) else app
+        self.sockets: list[socket.socket] = []
+        self._given = None if sockets is None else list(sockets)
+        self._names: list[Any] = []
+        self._urls: list[str] = []
+        self._worker: Worker | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._stopped.set()
+
+    @property
+    def running(self) -> bool:
+        """True from `start()` or `run()` until the loop has ended."""
+        return not self._stopped.is_set()
+
+    @property
+    def addresses(self) -> Sequence[Any]:
+        """What `getsockname()` gave for each listening socket."""
+        return tuple(self._names)
+
+    @property
+    def url(self) -> str:
+        """The URL of the first listening socket, without a final slash.
+
+        A socket on all interfaces is named by its loopback address.
+        """
+        url = self._urls[0].replace("//0.0.0.0:", "//127.0.0.1:")
+        return url.replace("//[::]:", "//[::1]:")
+
+    def start(self) -> None:
+        """Listen, and serve in a background thread.
+
+        Clients can connect when it returns. Raises BindError if an address
+        cannot be taken, RuntimeError if the server runs already.
+        """
+        worker = self._open()
+        self._loop_thread = threading.Thread(
+            target=self._serve, args=(worker,), name="fasthttp", daemon=True
+        )
+        self._loop_thread.start()
+        # daemon threads are frozen, not ended, when the interpreter exits
+        atexit.register(self.stop)
+
+    def stop(self, timeout: float | None = 5) -> None:
+        """Finish open requests and wait for the loop to end.
+
+        Requests still open after `timeout` seconds are cut off (None: after
+        the configured graceful timeout). May be called again and from any
+        thread; from the loop's own thread it does not wait.
+        """
+        atexit.unregister(self.stop)
+        if self._worker is None or not self.running:
+            return
+        self._worker.stop(timeout)
+        if self._loop_thread is not threading.current_thread():
+            self.wait()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the server has stopped; False after `timeout` s."""
+        return self._stopped.wait(timeout)
+
+    def run(self) -> None:
+        """Serve in this thread until `stop()`, SIGTERM or SIGINT.
+
+        Signals are handled on the main thread only.
+        """
+        worker = self._open()
+        self._loop_thread = threading.current_thread()
+        worker.announce()
+        self._serve(
+            worker, signals=self._loop_thread is threading.main_thread()
+        )
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _serve(self, worker: Worker, *, signals: bool = False) -> None:
+        try:
+            worker.run(signals=signals)
+        finally:
+            self._stopped.set()
+
+    def _open(self) -> Worker:
+        with self._lock, contextlib.ExitStack() as opened:
+            if self.running:
+                raise RuntimeError("the server is running")
+            self.sockets = self._listen()
+            opened.callback(close_listeners, self.sockets)
+            self._names = [each.getsockname() for each in self.sockets]
+            self._urls = [describe(each) for each in self.sockets]
+            write = AccessLog.to_logger if self.config.access_log else None
+            self._worker = Worker(
+                self.app,
+                self.config,
+                self.sockets,
+                access_log=write() if write else None,
+            )
+            opened.pop_all()
+            self._stopped.clear()
+            return self._worker
+
+    def _listen(self) -> list[socket.socket]:
+        if self._given is None:
+            return bind_listeners(self.config)
+        for each in self._given:
+            each.listen(self.config.backlog)
+        return self._given
+
+
+def run(
+    app: App | str,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    *,
+    uds: str | None = None,
+    fd: int | None = None,
+    **settings: Any,
+) -> None:
+    """Serve `app` in this thread until SIGTERM or SIGINT, and log to stderr.
+
+    `uds` is the path of a unix socket, `fd` an inherited listening socket;
+    either replaces `host` and `port`. `settings` are the fields of `Config`.
+    Logging is set up only where the program has not done so.
+    """
+    if uds is not None or fd is not None:
+        settings["bind"] = bind_address(uds=uds, fd=fd)
+    server = Server(app, host, port, **settings)
+    if not logging.getLogger(ERROR_LOGGER).hasHandlers():
+        configure(server.config.log_level)
+    server.run()
+
+
+def serve(
+    app: App | str,
+    *,
+    listen: str | None = None,
+    host: str = DEFAULT_HOST,
+    port: int = 8080,
+    unix_socket: str | None = None,
+    threads: int = 4,
+    connection_limit: int | None = None,
+    max_request_body_size: int | None = None,
+    **settings: Any,
+) -> None:
+    """`run` by the names of `waitress.serve`.
+
+    `listen` holds HOST:PORT texts split by spaces, where * is every IPv4
+    interface; it replaces `host` and `port`.
+    """
+    renamed = {
+        "worker_connections": connection_limit,
+        "limit_request_body": max_request_body_size,
+    }
+    settings.update({k: v for k, v in renamed.items() if v is not None})
+    if listen is not None:
+        settings["bind"] = tuple(
+            each.replace("*:", "0.0.0.0:") for each in listen.split()
+        )
+    run(app, host, port, uds=unix_socket, threads=threads, **settings)

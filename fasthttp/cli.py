@@ -1,0 +1,155 @@
+"""The command `fasthttp module:app`, derived from the fields of Config."""
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .api import load_app
+from .config import (
+    VERSION,
+    Config,
+    bind_address,
+    parse_option,
+    settings_from_environ,
+)
+from .errors import AppLoadError, ConfigError, FastHttpError
+from .listeners import bind_listeners, close_listeners
+from .log import ERROR_LOGGER, AccessLog, configure
+from .worker import Worker
+
+DEMO = "fasthttp.demo:app"
+_log = logging.getLogger(ERROR_LOGGER)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser; values stay texts, absent options stay absent."""
+    parser = argparse.ArgumentParser(
+        prog="fasthttp",
+        description="Serve a WSGI application over HTTP/1.1.",
+        epilog="Each option can be set as FASTHTTP_<OPTION> in the"
+        " environment, too; PORT=N stands for --bind 0.0.0.0:N.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {VERSION}"
+    )
+    parser.add_argument(
+        "app",
+        metavar="module:app",
+        help="the application; also module:factory(), or a module that has"
+        " an app or application",
+    )
+    bind = parser.add_argument_group("address")
+    bind.add_argument("--host", help="with --port: another way to --bind")
+    bind.add_argument("--port", type=int)
+    bind.add_argument("--uds", metavar="PATH", help="--bind unix:PATH")
+    bind.add_argument("--fd", type=int, metavar="N", help="--bind fd://N")
+    for option in dataclasses.fields(Config):
+        _add_option(bind if option.name == "bind" else parser, option)
+    return parser
+
+
+def _add_option(
+    parser: argparse._ActionsContainer, option: "dataclasses.Field[Any]"
+) -> None:
+    names = "--" + option.name.replace("_", "-"), *option.metadata["names"]
+    default = option.default
+    how: dict[str, Any] = {"metavar": option.metadata["metavar"]}
+    if isinstance(default, bool):
+        how = {"action": argparse.BooleanOptionalAction}
+    elif isinstance(default, tuple):
+        how["action"] = "append"
+        default = " ".join(default)
+    elif isinstance(default, float):
+        default = f"{default:g}"
+    text = f"{option.metadata['help']} (default: {default})"
+    parser.add_argument(*names, dest=option.name, help=text, **how)
+
+
+def read_config(
+    arguments: dict[str, Any], environ: Mapping[str, str]
+) -> Config:
+    """Join arguments, environment and defaults, in this order.
+
+    The access log is on by default where stdout is a terminal. Raises
+    ConfigError.
+    """
+    place = {
+        name: arguments.pop(name)
+        for name in ("host", "port", "uds", "fd")
+        if name in arguments
+    }
+    if place and "bind" in arguments:
+        raise ConfigError("bind: give --bind, or --host, --port, --uds, --fd")
+    if "host" in place and environ.get("PORT"):
+        place.setdefault("port", environ["PORT"])
+    if place:
+        arguments["bind"] = (bind_address(**place),)
+    for option in dataclasses.fields(Config):
+        text = arguments.get(option.name)
+        if isinstance(text, str):
+            arguments[option.name] = parse_option(option, text)
+    settings: dict[str, Any] = {"access_log": sys.stdout.isatty()}
+    settings |= settings_from_environ(environ)
+    return Config(**(settings | arguments))
+
+
+def serve(spec: str, config: Config) -> None:
+    """Serve the application `spec` in this process until a signal.
+
+    Raises BindError, AppLoadError.
+    """
+    configure(config.log_level)
+    listeners = bind_listeners(config)
+    try:
+        app = load_app(spec)
+        # dictConfig in the application disables loggers it does not name
+        _log.disabled = False
+        worker = Worker(
+            app,
+            config,
+            listeners,
+            access_log=(
+                AccessLog.to_stream(sys.stdout) if config.access_log else None
+            ),
+        )
+        worker.announce()
+        if spec == DEMO:
+            _log.info("this is the demo; your own: fasthttp module:app")
+        worker.run(signals=True)
+        _log.info("stopped")
+    finally:
+        close_listeners(listeners)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0, or `FastHttpError.exit_code`.
+
+    0: stopped by SIGTERM or SIGINT, 1: an address cannot be taken, 2: usage,
+    4: the application cannot be loaded.
+    """
+    parser = build_parser()
+    arguments = vars(parser.parse_args(argv))
+    spec = arguments.pop("app")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        config = read_config(arguments, os.environ)
+    except ConfigError as error:
+        parser.exit(error.exit_code, f"fasthttp: error: {error}\n")
+    try:
+        serve(spec, config)
+    except AppLoadError as error:
+        _log.critical(error, exc_info=error.__cause__)
+        return error.exit_code
+    except FastHttpError as error:
+        _log.critical(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _log.info("interrupted")
+    return 0

@@ -1,0 +1,60 @@
+"""The exception tree: whose fault it is stands in the type."""
+
+
+class FastHttpError(Exception):
+    """Base of every exception fasthttp raises on purpose.
+
+    `exit_code` is what the command ends with when nobody catches it.
+    """
+
+    exit_code = 1
+
+
+class PeerError(FastHttpError):
+    """The peer broke HTTP or a limit; it is answered with `status`.
+
+    `detail` is a short plain-text reason fit for the peer, `offset` the
+    byte position in the message where the fault was seen.
+    """
+
+    def __init__(self, status: int, detail: str, *, offset: int = 0) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.offset = offset
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class AppError(FastHttpError):
+    """The application broke a contract (PEP 3333, RFC 9110).
+
+    The peer gets a plain 500; `detail` is for the log only.
+    """
+
+    status = 500
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class ConfigError(FastHttpError, ValueError):
+    """An option has an impossible value; the message names the option."""
+
+    exit_code = 2
+
+
+class BindError(FastHttpError, OSError):
+    """A listening address cannot be taken; `errno` says why, if known."""
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class AppLoadError(FastHttpError):
+    """`module:app` names nothing that can be imported and called."""
+
+    exit_code = 4

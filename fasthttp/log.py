@@ -1,0 +1,108 @@
+"""Logging set-up of the command, and the line of the access log."""
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+ERROR_LOGGER = "fasthttp.error"
+ACCESS_LOGGER = "fasthttp.access"
+ACCESS_LINE = '%s - - [%s] "%s" %d %s "%s" "%s"'
+LINE = "[%(asctime)s] [%(process)d] [%(levelname)s] %(message)s"
+LINE_TIME = "%Y-%m-%d %H:%M:%S %z"
+
+# strftime's %b follows the locale, Apache's format does not
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_UNSAFE = re.compile(r"[^ !#-\[\]-~]")
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Send the server's own log to `stream` (stderr), from `level` up."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter(LINE, LINE_TIME))
+    logger = logging.getLogger(ERROR_LOGGER)
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())
+
+
+def escape(text: str) -> str:
+    r"""Write quotes, backslashes and all but printable ASCII as \xHH."""
+    if (
+        text.isascii()
+        and text.isprintable()
+        and '"' not in text
+        and "\\" not in text
+    ):
+        return text
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+class AccessLog:
+    """Writes one line in Apache's combined form for each response.
+
+    `write` takes the finished line, which ends in `end`. An instance is
+    the `access_log` of a gateway and belongs to one loop.
+    """
+
+    def __init__(self, write: Callable[[str], object], end: str = "") -> None:
+        self._write = write
+        self._line = ACCESS_LINE + end
+        self._second = -1
+        self._time = ""
+
+    @classmethod
+    def to_stream(cls, stream: TextIO) -> "AccessLog":
+        """Write to `stream`, each line at once."""
+
+        def write(line: str) -> None:
+            stream.write(line)
+            stream.flush()
+
+        return cls(write, "\n")
+
+    @classmethod
+    def to_logger(cls) -> "AccessLog":
+        """Write to the logger `fasthttp.access`, at level INFO."""
+        return cls(logging.getLogger(ACCESS_LOGGER).info)
+
+    def __call__(
+        self,
+        remote_addr: str,
+        request_line: str,
+        status: int,
+        size: int,
+        referer: str,
+        user_agent: str,
+        seconds: float,
+    ) -> None:
+        """Log one response; `size` is its body's, in bytes."""
+        self._write(
+            self._line
+            % (
+                remote_addr or "-",
+                self._now(),
+                escape(request_line) or "-",
+                status,
+                size or "-",
+                escape(referer) or "-",
+                escape(user_agent) or "-",
+            )
+        )
+
+    def _now(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._time = clf_time(second)
+        return self._time
+
+
+def clf_time(second: float) -> str:
+    """The local time in Apache's form, such as 22/Nov/2026:13:04:44 +0000."""
+    moment = time.localtime(second)
+    return time.strftime(
+        f"%d/{_MONTHS[moment.tm_mon - 1]}/%Y:%H:%M:%S %z", moment
+    )

@@ -1,0 +1,403 @@
+"""The loop: wait for sockets, dispatch, run what is due.
+
+It knows descriptors and callbacks; what the bytes mean is the protocol's.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ._transport import Connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ._protocol import BaseProtocol
+    from ._transport import Transport
+
+    Factory = Callable[
+        ["AsyncSocketServer", Transport, Transport], BaseProtocol
+    ]
+
+log = logging.getLogger("fasthttp.error")
+
+READABLE, WRITABLE = 0x1, 0x4
+MAX_EVENTS = 1024
+MAX_ACCEPTS = 256
+MAX_BACKLOG = 65535
+SWEEP_INTERVAL = 0.25
+ACCEPT_PAUSE = 1.0
+OUT_OF_RESOURCES = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+}
+
+
+class SelectorPoller:
+    """The calls of `select.epoll` the loop needs, on any POSIX system."""
+
+    def __init__(self) -> None:
+        import selectors
+
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, fd: int, mask: int) -> None:
+        if events := self._events(mask):
+            self._selector.register(fd, events)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self.unregister(fd)
+        self.register(fd, mask)
+
+    def unregister(self, fd: int) -> None:
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def poll(self, timeout: float, _limit: int) -> list[tuple[int, int]]:
+        ready = self._selector.select(None if timeout < 0 else timeout)
+        return [
+            (key.fd, (events & 1) * READABLE | (events >> 1) * WRITABLE)
+            for key, events in ready
+        ]
+
+    def close(self) -> None:
+        self._selector.close()
+
+    @staticmethod
+    def _events(mask: int) -> int:
+        return bool(mask & READABLE) | bool(mask & WRITABLE) << 1
+
+
+def make_poller() -> Any:
+    """The system's best poller behind `select.epoll`'s calls."""
+    return select.epoll() if hasattr(select, "epoll") else SelectorPoller()
+
+
+class TimerHandle:
+    """A call that is due later; `cancel()` takes it back."""
+
+    __slots__ = ("args", "callback")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
+        self.callback: Callable[..., object] | None = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class AsyncSocketServer:
+    """Accepts connections and drives one protocol object for each.
+
+    `prot` is called as `prot(server, sk_client, mqueue)` for every accepted
+    connection and returns a `BaseProtocol`. `port` 0 lets the system choose;
+    `port` then holds the choice. Raises OSError when it cannot bind.
+
+    `RX_CHUNKSIZE` is the most bytes a hook is handed at once, `MAX_QUEUED`
+    the unsent bytes above which a client that does not read is cut off, and
+    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever).
+    """
+
+    RX_CHUNKSIZE = 65536
+    MAX_QUEUED = 64 << 20
+    WRITE_TIMEOUT = 30.0
+
+    def __init__(
+        self, host: str, port: int, prot: Factory, *, backlog: int = 15
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            listener.bind((host, port))
+            listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
+        self._set_up([listener], prot, backlog)
+
+    @classmethod
+    def from_sockets(
+        cls,
+        sockets: Iterable[socket.socket],
+        prot: Factory,
+        *,
+        max_connections: int = 0,
+        write_timeout: float = WRITE_TIMEOUT,
+    ) -> AsyncSocketServer:
+        """A server on sockets that listen already, of any family.
+
+        `max_connections` (0: no limit) leaves further clients in the
+        kernel's backlog; `write_timeout` is in seconds (0: none).
+        """
+        server = cls.__new__(cls)
+        server._set_up(list(sockets), prot, 0, max_connections, write_timeout)
+        return server
+
+    def _set_up(
+        self,
+        sockets: Sequence[socket.socket],
+        prot: Factory,
+        backlog: int,
+        max_connections: int = 0,
+        write_timeout: float | None = None,
+    ) -> None:
+        self.sockets = sockets
+        self.socket = sockets[0]
+        name = self.socket.getsockname()
+        self.host, self.port = name[:2] if isinstance(name, tuple) else ("", 0)
+        self.prot = prot
+        self.backlog = backlog
+        self.draining = False
+        self._max_connections = max_connections
+        self._running = True
+        self._interrupted = False
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = (
+            deque()
+        )
+        self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._timer_ids = itertools.count()
+        self._due = math.inf
+        self._next_sweep = math.inf
+        self._listening: set[socket.socket] = set()
+        self._poller = make_poller()
+        self._connections = Connections(
+            self,
+            self._poller,
+            self.RX_CHUNKSIZE,
+            self.WRITE_TIMEOUT if write_timeout is None else write_timeout,
+            self.MAX_QUEUED,
+        )
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._woken = False
+        self._watch(self._wake_read, self._on_wake_up)
+        for listener in sockets:
+            listener.setblocking(False)
+            if listener.family != socket.AF_UNIX:
+                # Accepted sockets inherit it.
+                listener.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, True
+                )
+            self._listen(listener)
+
+    def accept_clients(self) -> None:
+        """Serve until `shutdown()` or Ctrl-C, which closes all clients."""
+        restore = self._catch_signals()
+        connections = self._connections
+        connections.enter()
+        poll, dispatch = self._poller.poll, connections.dispatch
+        timeout = 0.0
+        try:
+            while self._running:
+                now = dispatch(poll(timeout, MAX_EVENTS))
+                if self._calls:
+                    self._run_calls()
+                if now >= self._due:
+                    self._run_due(now)
+                if connections.flush() or self._calls:
+                    timeout = 0.0
+                else:
+                    if connections.count and self._next_sweep == math.inf:
+                        self._next_sweep = now + SWEEP_INTERVAL
+                        self._due = min(self._due, self._next_sweep)
+                    timeout = self._due - now if self._due < math.inf else -1
+                    timeout = max(timeout, 0.0) if timeout != -1 else -1
+        except KeyboardInterrupt:
+            log.info("caught keyboard interrupt, closing all clients")
+        finally:
+            restore()
+            self.close()
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Run `callback(*args)` in the loop's next turn; from any thread."""
+        self._calls.append((callback, args))
+        if not self._woken:
+            self._woken = True
+            try:
+                os.write(self._wake_write, b"\0")
+            except OSError as error:
+                # A full pipe wakes the loop as well; a closed one has none.
+                if error.errno not in (errno.EAGAIN, errno.EBADF):
+                    raise
+
+    def call_later(
+        self, seconds: float, callback: Callable[..., object], *args: Any
+    ) -> TimerHandle:
+        """Run `callback(*args)` in `seconds`; from the loop's thread."""
+        handle = TimerHandle(callback, args)
+        due = self._connections.now + seconds
+        heapq.heappush(self._timers, (due, next(self._timer_ids), handle))
+        self._due = min(self._due, due)
+        return handle
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Stop without losing a request; from any thread or a signal handler.
+
+        Accepts what waits in the backlog, then no more; lets every protocol
+        finish. After `timeout` seconds (None: wait for all) it closes the
+        connections that are left; 0 closes them at once.
+        """
+        self.call_soon_threadsafe(self._drain, timeout)
+
+    def close(self) -> None:
+        """Close the listening sockets and every connection."""
+        self._running = False
+        self._connections.abort()
+        for listener in self.sockets:
+            listener.close()
+        if self._wake_read >= 0:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._poller.close()
+            self._wake_read = self._wake_write = -1
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._connections.handlers[fd] = handler
+        self._poller.register(fd, READABLE)
+
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0 and listener not in self._listening:
+            self._listening.add(listener)
+            self._watch(
+                listener.fileno(), lambda: self._on_acceptable(listener)
+            )
+
+    def _unlisten(self, listener: socket.socket) -> None:
+        if listener in self._listening:
+            self._listening.remove(listener)
+            del self._connections.handlers[listener.fileno()]
+            self._poller.unregister(listener.fileno())
+
+    def _listen_all(self) -> None:
+        self._connections.notify_closed = self.draining
+        if not self.draining:
+            for listener in self.sockets:
+                self._listen(listener)
+
+    def _room(self) -> int:
+        if not self._max_connections:
+            return MAX_ACCEPTS
+        return min(MAX_ACCEPTS, self._max_connections - self._connections.count)
+
+    def _on_acceptable(self, listener: socket.socket) -> None:
+        failure = self._connections.accept(
+            listener.fileno(), self.prot, self._room()
+        )
+        if failure in OUT_OF_RESOURCES:
+            log.error(
+                "cannot accept: %s; trying again in %g s or when a "
+                "connection closes (%d are open)",
+                os.strerror(failure),
+                ACCEPT_PAUSE,
+                self._connections.count,
+            )
+            self.call_later(ACCEPT_PAUSE, self._listen_all)
+        elif failure:
+            raise OSError(failure, os.strerror(failure))
+        elif self._room() > 0:
+            return
+        else:
+            log.warning(
+                "the limit of %d connections is reached; further clients wait",
+                self._max_connections,
+            )
+        for each in self.sockets:
+            self._unlisten(each)
+        self._connections.notify_closed = True
+
+    def _on_connection_closed(self) -> None:
+        if not self.draining:
+            self.call_soon_threadsafe(self._listen_all)
+            self._connections.notify_closed = False
+        elif not self._connections.count:
+            self._running = False
+
+    def _on_wake_up(self) -> None:
+        # Only then, or a byte written in between would be the last.
+        os.read(self._wake_read, 4096)
+        self._woken = False
+
+    def _run_calls(self) -> None:
+        for _ in range(len(self._calls)):
+            callback, args = self._calls.popleft()
+            self._call(callback, args)
+
+    def _run_due(self, now: float) -> None:
+        if now >= self._next_sweep:
+            self._connections.sweep()
+            self._next_sweep = math.inf
+        while self._timers and self._timers[0][0] <= now:
+            handle = heapq.heappop(self._timers)[2]
+            if handle.callback is not None:
+                self._call(handle.callback, handle.args)
+        self._due = min(
+            self._next_sweep,
+            self._timers[0][0] if self._timers else math.inf,
+        )
+
+    def _call(
+        self, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            callback(*args)
+        except Exception:
+            log.exception("exception in %r", callback)
+
+    def _drain(self, timeout: float | None) -> None:
+        if not self.draining:
+            self.draining = True
+            for listener in self.sockets:
+                if listener in self._listening:
+                    self._connections.accept(
+                        listener.fileno(), self.prot, MAX_BACKLOG
+                    )
+                self._unlisten(listener)
+                listener.close()
+            self._connections.notify_closed = True
+            self._connections.drain()
+        if timeout == 0 or not self._connections.count:
+            self._running = False
+        elif timeout is not None:
+            self.call_later(timeout, self._cut)
+
+    def _cut(self) -> None:
+        log.warning(
+            "closing %d connections that did not finish in time",
+            self._connections.count,
+        )
+        self._running = False
+
+    def _catch_signals(self) -> Callable[[], None]:
+        """Let a signal end a wait that starts just after it arrived."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        previous = signal.set_wakeup_fd(
+            self._wake_write, warn_on_full_buffer=False
+        )
+        if previous != -1:
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+            return lambda: None
+        return lambda: _forget_wakeup_fd()
+
+
+def _forget_wakeup_fd() -> None:
+    signal.set_wakeup_fd(-1)

@@ -1,0 +1,110 @@
+"""The one place that joins sockets, loop, HTTP and application."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from ._wsgi import WsgiGateway
+from .config import VERSION, Config
+from .listeners import describe
+from .log import ERROR_LOGGER
+from .server import AsyncSocketServer
+
+_log = logging.getLogger(ERROR_LOGGER)
+
+
+class Worker:
+    """Serves one WSGI application on sockets that listen already.
+
+    `access_log` is called as `log.AccessLog` is; None logs no requests.
+    """
+
+    server_class: type[AsyncSocketServer] = AsyncSocketServer
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        config: Config,
+        sockets: Sequence[socket.socket],
+        *,
+        multiprocess: bool = False,
+        access_log: Callable[..., None] | None = None,
+    ) -> None:
+        self.config = config
+        self.gateway = WsgiGateway(
+            app, config, multiprocess=multiprocess, access_log=access_log
+        )
+        self.server = self.server_class.from_sockets(
+            sockets,
+            self.gateway,
+            max_connections=config.worker_connections,
+            write_timeout=config.write_timeout,
+        )
+        self._interrupts = 0
+        self._deadline = 0.0
+
+    def announce(self) -> None:
+        """Log the version, the process and the URL of each socket."""
+        python = ".".join(map(str, sys.version_info[:3]))
+        _log.info(
+            "fasthttp %s on Python %s, pid %d", VERSION, python, os.getpid()
+        )
+        for listener in self.server.sockets:
+            _log.info("listening at %s", describe(listener))
+
+    def run(self, *, signals: bool = False) -> None:
+        """Serve until `stop()`; then the sockets are closed.
+
+        With `signals`, SIGTERM and the first SIGINT stop gracefully, a
+        second SIGINT and SIGQUIT at once; only for the main thread.
+        """
+        self.gateway.start()
+        try:
+            with self._handlers() if signals else contextlib.nullcontext():
+                self.server.accept_clients()
+        finally:
+            # an application may go on though its client has left
+            self.gateway.close(max(0.0, self._deadline - time.monotonic()))
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Finish open requests, then end `run()`; from any thread.
+
+        What is still open after `timeout` seconds is cut off; None stands
+        for the configured graceful timeout.
+        """
+        if timeout is None:
+            timeout = self.config.graceful_timeout
+        self._deadline = time.monotonic() + timeout
+        self.server.shutdown(timeout)
+
+    @contextlib.contextmanager
+    def _handlers(self) -> Iterator[None]:
+        numbers = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
+        previous = [signal.signal(each, self._on_signal) for each in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, previous, strict=True):
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        self._interrupts += number == signal.SIGINT
+        if number == signal.SIGQUIT or self._interrupts > 1:
+            self._say("%s: closing all connections", name)
+            self.stop(0)
+            # an application in the loop may not let the loop go on
+            raise KeyboardInterrupt
+        self._say("%s: finishing open requests", name)
+        self.stop()
+
+    def _say(self, text: str, *args: object) -> None:
+        # a signal may have interrupted a logger that holds its lock
+        self.server.call_soon_threadsafe(_log.info, text, *args)

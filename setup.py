@@ -1,0 +1,51 @@
+"""The compiled modules; everything else stands in pyproject.toml.
+
+FASTHTTP_SANITIZE=1 builds with ASan and UBSan, FASTHTTP_TRACE=1 with line
+tracing for coverage. Either build needs `build_ext --force` after the other.
+CFLAGS, if set, replaces -O3.
+"""
+
+import os
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+sanitize = os.environ.get("FASTHTTP_SANITIZE") == "1"
+trace = os.environ.get("FASTHTTP_TRACE") == "1"
+
+compile_args = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
+link_args = []
+if "CFLAGS" not in os.environ:
+    compile_args.append("-O3")
+if sanitize:
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    compile_args += [*flags, "-O1", "-g", "-fno-omit-frame-pointer"]
+    link_args += flags
+
+macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+
+extensions = [
+    Extension(
+        source.removesuffix(".pyx").replace("/", "."),
+        [source],
+        include_dirs=["fasthttp"],
+        depends=glob("fasthttp/*.h"),
+        define_macros=macros if trace else [],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for source in sorted(glob("fasthttp/_*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/trace" if trace else "build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "freethreading_compatible": True,
+            "linetrace": trace,
+        },
+    )
+)

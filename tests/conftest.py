@@ -1,0 +1,146 @@
+"""The real command as a fixture."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30
+LISTENING = re.compile(r"listening at (\S+)$")
+
+
+class Command:
+    """The command `python -m fasthttp`, its URLs and what it writes."""
+
+    def __init__(self, *arguments, cwd, env=None, **popen):
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if name != "PORT" and not name.startswith(("FASTHTTP_", "LISTEN_"))
+        }
+        environ |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fasthttp", *arguments],
+            cwd=cwd,
+            env=environ | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+        self.lines = []
+        self.access_lines = []
+        self._changed = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=pair)
+            for pair in (
+                (self.process.stderr, self.lines),
+                (self.process.stdout, self.access_lines),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream, lines):
+        for line in stream:
+            with self._changed:
+                lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait_for(self, condition, what):
+        def over():
+            return condition() or not self._readers[0].is_alive()
+
+        with self._changed:
+            self._changed.wait_for(over, PATIENCE)
+            assert condition(), f"no {what} in:\n{self.stderr}"
+
+    @property
+    def stderr(self):
+        return "\n".join(self.lines)
+
+    @property
+    def urls(self):
+        found = [LISTENING.search(line) for line in self.lines]
+        return [match[1] for match in found if match]
+
+    @property
+    def url(self):
+        return self.urls[0]
+
+    @property
+    def port(self):
+        return int(self.url.rpartition(":")[2])
+
+    def wait_for_line(self, pattern, *, access=False):
+        """The first line, of stderr or stdout, that holds `pattern`."""
+        lines = self.access_lines if access else self.lines
+
+        def found():
+            return [line for line in lines if re.search(pattern, line)]
+
+        self._wait_for(found, repr(pattern))
+        return found()[0]
+
+    def wait_for_urls(self, count=1):
+        self._wait_for(lambda: len(self.urls) >= count, "start-up line")
+        return self
+
+    def stop(self, number=signal.SIGTERM):
+        """Send a signal, wait for the end, return the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self):
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.close()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Starts `python -m fasthttp ...` in `tmp_path`; ended after the test."""
+    started = []
+
+    def start(*arguments, cwd=tmp_path, **options):
+        started.append(Command(*arguments, cwd=cwd, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def serve(command):
+    """Starts the command for an application on port 0, waits for its URL.
+
+    `app` is `module:app`; `cwd`, the temporary directory unless given, is
+    where the module is found.
+    """
+
+    def serve(app, *arguments, **options):
+        place = [] if "--bind" in arguments else ["--bind", "127.0.0.1:0"]
+        addresses = [*place, *arguments].count("--bind")
+        return command(*place, *arguments, app, **options).wait_for_urls(
+            addresses
+        )
+
+    return serve

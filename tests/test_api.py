@@ -1,0 +1,348 @@
+import http.client
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+
+import fasthttp
+from fasthttp import api
+from fasthttp.errors import AppLoadError, BindError, ConfigError
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [threading.current_thread().name.encode()]
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return response.read()
+
+
+class Gate:
+    """An application that says it was entered and waits to be let go."""
+
+    def __init__(self):
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+
+    def __call__(self, environ, start_response):
+        self.entered.release()
+        assert self.opened.wait(10)
+        start_response("200 OK", [])
+        return [b"finished"]
+
+
+def test_public_names():
+    for name in fasthttp.__all__:
+        assert getattr(fasthttp, name) is not None
+    assert issubclass(fasthttp.HttpProtocol, fasthttp.BaseProtocol)
+
+
+def test_context_manager():
+    with fasthttp.Server(app, port=0) as server:
+        assert server.running
+        ((host, port),) = server.addresses
+        assert host == "127.0.0.1"
+        assert server.url == f"http://127.0.0.1:{port}"
+        assert server.sockets[0].getsockname() == (host, port)
+        assert fetch(server.url)
+    assert not server.running
+    with socket.socket() as client:
+        assert client.connect_ex((host, port)) != 0
+
+
+def test_where_the_application_runs():
+    for threads, in_loop in ((0, True), (1, False)):
+        with fasthttp.Server(app, port=0, threads=threads) as server:
+            assert (fetch(server.url) == b"fasthttp") is in_loop
+
+
+def test_several_servers_in_one_process():
+    with (
+        fasthttp.Server(app, port=0) as first,
+        fasthttp.Server(app, port=0) as second,
+    ):
+        assert first.url != second.url
+        assert fetch(first.url)
+        first.stop()
+        assert fetch(second.url)
+
+
+def test_stop_may_be_repeated_and_start_too():
+    server = fasthttp.Server(app, port=0)
+    server.stop()
+    for _ in range(2):
+        server.start()
+        with pytest.raises(RuntimeError, match="running"):
+            server.start()
+        assert fetch(server.url)
+        server.stop()
+        server.stop()
+        assert server.wait(0)
+
+
+def test_a_taken_port():
+    with fasthttp.Server(app, port=0) as server:
+        other = fasthttp.Server(app, *server.addresses[0])
+        with pytest.raises(BindError, match="already in use"):
+            other.start()
+        assert not other.running
+
+
+def test_a_bound_socket():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with fasthttp.Server(app, sockets=[listener]) as server:
+            assert server.addresses == (listener.getsockname(),)
+            assert fetch(server.url)
+        assert listener.fileno() == -1
+
+
+def test_several_addresses(tmp_path):
+    path = tmp_path / "socket"
+    bind = "0.0.0.0:0", "[::]:0", f"unix:{path}"
+    with fasthttp.Server(app, bind=bind) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert [len(name) for name in server.addresses[:2]] == [2, 4]
+        assert server.addresses[2] == str(path)
+        assert fetch(server.url)
+    with fasthttp.Server(app, bind="[::]:0") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert fetch(server.url)
+
+
+def test_stop_finishes_requests():
+    gate = Gate()
+    with fasthttp.Server(gate, port=0) as server:
+        client = http.client.HTTPConnection(*server.addresses[0])
+        client.request("GET", "/")
+        assert gate.entered.acquire(timeout=10)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        assert not server.wait(0)
+        gate.opened.set()
+        assert client.getresponse().read() == b"finished"
+        client.close()
+        stopper.join()
+        assert server.wait(0)
+
+
+def test_stop_ends_within_its_timeout():
+    gate = Gate()
+    server = fasthttp.Server(gate, port=0)
+    server.start()
+    client = http.client.HTTPConnection(*server.addresses[0])
+    client.request("GET", "/")
+    assert gate.entered.acquire(timeout=10)
+    server.stop(timeout=0.1)
+    assert not server.running
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        client.getresponse()
+    client.close()
+    gate.opened.set()
+
+
+def test_stop_from_the_application():
+    def stopping(environ, start_response):
+        server.stop()
+        start_response("200 OK", [])
+        return [b"last words"]
+
+    server = fasthttp.Server(stopping, port=0, threads=0)
+    server.start()
+    assert fetch(server.url) == b"last words"
+    assert server.wait(10)
+
+
+def test_threads_may_stop_it_together():
+    server = fasthttp.Server(app, port=0)
+    server.start()
+    stoppers = [threading.Thread(target=server.stop) for _ in range(8)]
+    for stopper in stoppers:
+        stopper.start()
+    for stopper in stoppers:
+        stopper.join()
+    assert not server.running
+
+
+def test_nothing_of_the_host_program_changes():
+    handlers = [signal.getsignal(each) for each in (2, 3, 15)]
+    loggers = [
+        logging.getLogger(name).handlers[:]
+        for name in ("", "fasthttp", "fasthttp.error", "fasthttp.access")
+    ]
+    with fasthttp.Server(app, port=0) as server:
+        assert fetch(server.url)
+        assert [signal.getsignal(each) for each in (2, 3, 15)] == handlers
+        assert loggers == [
+            logging.getLogger(name).handlers
+            for name in ("", "fasthttp", "fasthttp.error", "fasthttp.access")
+        ]
+
+
+def test_run_off_the_main_thread():
+    server = fasthttp.Server(app, port=0)
+    listening = threading.Event()
+    thread = threading.Thread(target=server.run)
+
+    class Told(logging.Handler):
+        def emit(self, record):
+            if "listening" in record.getMessage():
+                listening.set()
+
+    logger = logging.getLogger("fasthttp.error")
+    handler = Told()
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel("INFO")
+    try:
+        thread.start()
+        assert listening.wait(10)
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    assert fetch(server.url)
+    server.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_access_log_goes_to_its_logger(caplog):
+    caplog.set_level(logging.INFO, "fasthttp.access")
+    with fasthttp.Server(app, port=0, access_log=True) as server:
+        fetch(f"{server.url}/path")
+    (message,) = caplog.messages
+    assert '"GET /path HTTP/1.1" 200' in message
+
+
+def test_settings_are_checked():
+    for settings in ({"threads": -1}, {"port": 65536}, {"log_level": "?"}):
+        with pytest.raises(ConfigError):
+            fasthttp.Server(app, **settings)
+    with pytest.raises(TypeError, match="worker"):
+        fasthttp.Server(app, worker=1)
+
+
+def test_an_application_by_name(tmp_path, monkeypatch):
+    (tmp_path / "named_app.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'by name']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with fasthttp.Server("named_app:app", port=0) as server:
+        assert fetch(server.url) == b"by name"
+    with pytest.raises(AppLoadError, match="no other"):
+        fasthttp.Server("named_app:other")
+
+
+def run_script(source, *, stop=signal.SIGTERM):
+    """Run a program until its server listens, ask it, stop it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", source],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if "listening at" in line:
+                    break
+            answer = fetch(line.split()[-1])
+            process.send_signal(stop)
+            lines += process.stderr
+        finally:
+            process.kill()
+    return answer, "".join(lines), process.returncode
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "run(app, port=0)",
+        "run('fasthttp.demo:app', '127.0.0.1', 0, threads=2)",
+        "serve(app, listen='*:0')",
+        "serve(app, host='127.0.0.1', port=0, connection_limit=9)",
+        "Server(app, port=0).run()",
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_and_serve(call, number):
+    if call.startswith("Server"):
+        call = f"logging.basicConfig(level='INFO'); fasthttp.{call}"
+    else:
+        call = f"fasthttp.{call}"
+    answer, stderr, code = run_script(
+        f"import fasthttp, logging\nfrom fasthttp.demo import app\n{call}\n",
+        stop=number,
+    )
+    assert b"It works" in answer
+    assert code == 0
+    assert "Traceback" not in stderr
+    assert stderr.count("listening at") == 1
+
+
+def test_run_leaves_logging_alone_where_it_is_set_up():
+    source = (
+        "import fasthttp, logging\n"
+        "logging.basicConfig(level='INFO', format='mine: %(message)s')\n"
+        "from fasthttp.demo import app\n"
+        "fasthttp.run(app, port=0)\n"
+    )
+    _, stderr, _ = run_script(source)
+    assert all(line.startswith("mine: ") for line in stderr.splitlines())
+
+
+def test_exit_while_serving():
+    """A program that ends without a stop neither hangs nor complains."""
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import fasthttp\nfrom fasthttp.demo import app\n"
+            "import urllib.request\n"
+            "server = fasthttp.Server(app, port=0)\nserver.start()\n"
+            "print(urllib.request.urlopen(server.url).status)\n",
+        ],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (process.stdout, process.stderr) == ("200\n", "")
+    assert process.returncode == 0
+
+
+def test_load_app_accepts_nested_names():
+    assert api.load_app("fasthttp.demo") is api.load_app("fasthttp.demo:app")
+
+
+def test_serve_by_waitress_names(monkeypatch):
+    calls = []
+    monkeypatch.setattr(api, "run", lambda *a, **k: calls.append((a, k)))
+    api.serve(app, listen="*:80 [::1]:81", max_request_body_size=5)
+    api.serve(app, unix_socket="/s", backlog=7)
+    assert calls == [
+        (
+            (app, "127.0.0.1", 8080),
+            {
+                "uds": None,
+                "threads": 4,
+                "bind": ("0.0.0.0:80", "[::1]:81"),
+                "limit_request_body": 5,
+            },
+        ),
+        (
+            (app, "127.0.0.1", 8080),
+            {"uds": "/s", "threads": 4, "backlog": 7},
+        ),
+    ]

@@ -1,0 +1,150 @@
+import errno
+import os
+import socket
+import stat
+
+import pytest
+
+from fasthttp.config import Config
+from fasthttp.errors import BindError
+from fasthttp.listeners import bind_listeners, close_listeners, describe
+
+
+@pytest.fixture
+def bind():
+    opened = []
+
+    def bind(*addresses):
+        listeners = bind_listeners(Config(bind=addresses))
+        opened.extend(listeners)
+        return listeners
+
+    yield bind
+    close_listeners(opened)
+
+
+def connect(address, family=socket.AF_INET):
+    with socket.socket(family) as client:
+        return client.connect_ex(address)
+
+
+def test_a_free_port(bind):
+    (listener,) = bind("127.0.0.1:0")
+    port = listener.getsockname()[1]
+    assert describe(listener) == f"http://127.0.0.1:{port}"
+    assert connect(("127.0.0.1", port)) == 0
+    assert not listener.get_inheritable()
+
+
+def test_several_addresses(bind, tmp_path):
+    path = tmp_path / "socket"
+    listeners = bind("127.0.0.1:0", "[::1]:0", f"unix:{path}")
+    urls = [describe(each) for each in listeners]
+    assert urls[1].startswith("http://[::1]:")
+    assert urls[2] == f"unix:{path}"
+    for each in listeners:
+        assert connect(each.getsockname(), each.family) == 0
+
+
+def test_dual_stack(bind):
+    (listener,) = bind("[::]:0")
+    port = listener.getsockname()[1]
+    assert connect(("127.0.0.1", port)) == 0
+    assert connect(("::1", port), socket.AF_INET6) == 0
+
+
+def test_a_taken_port(bind):
+    (listener,) = bind("127.0.0.1:0")
+    address = "{}:{}".format(*listener.getsockname())
+    with pytest.raises(BindError) as caught:
+        bind(address)
+    assert str(caught.value) == (
+        f"cannot listen on {address}: address already in use"
+    )
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_a_failure_leaves_nothing_open(bind, tmp_path):
+    path = tmp_path / "socket"
+    with pytest.raises(BindError):
+        bind(f"unix:{path}", "192.0.2.1:80")
+    assert not path.exists()
+
+
+def test_a_name_that_does_not_resolve(bind):
+    with pytest.raises(BindError, match=r"^cannot listen on name\.invalid:80"):
+        bind("name.invalid:80")
+
+
+def test_a_unix_path_is_removed_at_the_end(bind, tmp_path):
+    path = tmp_path / "socket"
+    (listener,) = bind(f"unix:{path}")
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    listener.close()
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_stale_unix_path_is_replaced(bind, tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    bind(f"unix:{path}")
+    assert connect(str(path), socket.AF_UNIX) == 0
+
+
+def test_a_living_unix_path_is_not_replaced(bind, tmp_path):
+    path = tmp_path / "socket"
+    bind(f"unix:{path}")
+    with pytest.raises(BindError, match="address already in use"):
+        bind(f"unix:{path}")
+    assert connect(str(path), socket.AF_UNIX) == 0
+
+
+def test_another_servers_unix_path_is_left_alone(bind, tmp_path):
+    path = tmp_path / "socket"
+    (first,) = bind(f"unix:{path}")
+    path.unlink()
+    bind(f"unix:{path}")
+    first.close()
+    assert connect(str(path), socket.AF_UNIX) == 0
+
+
+def test_a_forked_copy_does_not_remove_the_path(bind, tmp_path):
+    path = tmp_path / "socket"
+    (listener,) = bind(f"unix:{path}")
+    listener.owner = os.getppid()
+    listener.close()
+    assert path.exists()
+
+
+def test_a_file_is_never_replaced(bind, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("precious")
+    with pytest.raises(BindError, match="is no socket"):
+        bind(f"unix:{path}")
+    assert path.read_text() == "precious"
+
+
+def test_an_inherited_descriptor(bind):
+    with socket.create_server(("127.0.0.1", 0)) as original:
+        address = original.getsockname()
+        os.set_inheritable(fd := os.dup(original.fileno()), True)
+    (listener,) = bind(f"fd://{fd}")
+    assert listener.getsockname() == address
+    assert not listener.get_inheritable()
+    assert connect(address) == 0
+
+
+def test_descriptors_that_cannot_listen(bind, tmp_path):
+    with socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        fd = os.dup(datagram.fileno())
+        with pytest.raises(BindError, match="no stream socket"):
+            bind(f"fd://{fd}")
+    with (
+        (tmp_path / "file").open("w") as file,
+        pytest.raises(BindError, match="cannot listen on fd://"),
+    ):
+        bind(f"fd://{file.fileno()}")
+    with pytest.raises(BindError, match="bad file descriptor"):
+        bind("fd://987654")
