@@ -10,6 +10,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py $(wildcard fasthttp/*.pyx fasthttp/*.pxd fasthttp/*.h)
+CYTHON := $(wildcard fasthttp/*.pyx fasthttp/*.pxd fuzz/*.pyx)
 STUBS := $(patsubst fasthttp/%.pyi,fasthttp.%,$(wildcard fasthttp/*.pyi))
 HINT := { echo "fasthttp needs Python 3.11 or later with venv and headers," \
 	"and a C compiler. Debian: apt install gcc python3-dev python3-venv" \
@@ -47,7 +48,7 @@ test-all:
 check: $(VENV)/.compiled $(VENV)/.test $(VENV)/.dev
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	$(PY) -m cython_lint fasthttp/*.pyx fasthttp/*.pxd
+	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint $(CYTHON)
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest $(STUBS)
 	$(PY) -m pytest --quiet tests/test_layers.py
@@ -59,7 +60,7 @@ fuzz: $(VENV)/.compiled $(VENV)/.test
 	$(PY) -m fuzz $(ARGS)
 
 soak: $(VENV)/.compiled $(VENV)/.test
-	$(PY) -m bench.soak $(ARGS)
+	$(PY) bench/soak.py $(ARGS)
 
 wheel: $(VENV)/.dev
 	$(PY) -m build
@@ -68,9 +69,11 @@ clean:
 	rm -rf .venv .venv-3.* build dist *.egg-info fasthttp/*.so
 
 $(VENV)/.created:
-	@test -n "$(PYTHON)" || $(HINT)
+	@command -v $(CC) >/dev/null && "$(PYTHON)" -c "import ensurepip, os, \
+	sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')" \
+	2>/dev/null || $(HINT)
 	@echo "creating $(VENV) with $(PYTHON)"
-	@"$(PYTHON)" -m venv --clear $(VENV) || $(HINT)
+	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.build $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml \
@@ -81,5 +84,5 @@ $(VENV)/.build $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml \
 
 $(VENV)/.compiled: $(SOURCES) $(VENV)/.build
 	@echo "compiling"
-	@$(PY) setup.py --quiet build_ext --inplace --parallel 2 || $(HINT)
+	@$(PY) setup.py --quiet build_ext --inplace --parallel 2
 	@touch $@

@@ -2,7 +2,7 @@
 
 FASTHTTP_SANITIZE=1 builds with ASan and UBSan, FASTHTTP_TRACE=1 with line
 tracing for coverage. Either build needs `build_ext --force` after the other.
-CFLAGS, if set, replaces -O3.
+CFLAGS, if set, replaces -O3 -g0.
 """
 
 import os
@@ -17,7 +17,7 @@ trace = os.environ.get("FASTHTTP_TRACE") == "1"
 compile_args = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 link_args = []
 if "CFLAGS" not in os.environ:
-    compile_args.append("-O3")
+    compile_args += ["-O3", "-g0"]
 if sanitize:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args += [*flags, "-O1", "-g", "-fno-omit-frame-pointer"]
@@ -45,6 +45,8 @@ setup(
         compiler_directives={
             "language_level": 3,
             "freethreading_compatible": True,
+            "auto_pickle": False,
+            "autotestdict": False,
             "linetrace": trace,
         },
     )

@@ -5,17 +5,18 @@ batches of HEADS, all equal ("fixed") or all different ("varied").
 """
 
 import random
+import sys
 
+from fasthttp import Config
 from fasthttp._parser import RequestParser
 from fasthttp._protocol import BaseTransport
 from fasthttp._serializer import ResponseSerializer
 from fasthttp._wsgi import WsgiGateway
 
-from fasthttp import Config
-
 HEADS = 64
 BODY = bytes(range(256)) * 4
 CHUNKS = 64
+WARM = 3
 ANSWER_FIELDS = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-cache, private"),
@@ -152,3 +153,25 @@ def serialized():
         return head
 
     return run
+
+
+COUNTED = {
+    f"{kind.__name__}: {batch}": kind(heads)
+    for kind in (objects, environ)
+    for batch, heads in BATCHES.items()
+}
+COUNTED["chunked"] = chunked()
+COUNTED["serialized"] = serialized()
+
+
+def main(name, repeat):
+    """Run every case a few times, then one as often as asked."""
+    for run in COUNTED.values():
+        for _ in range(WARM):
+            run()
+    for _ in range(repeat):
+        COUNTED[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -5,24 +5,35 @@ Run `python bench/compare.py --help`.
 
 import argparse
 import datetime
+import fcntl
 import http.client
 import json
 import os
 import platform
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import report
-import servers
 from load import Load, run_start
-from servers import CACHE, DESCRIPTORS, SERVERS, Interpreter, Running
+from servers import (
+    CACHE,
+    DESCRIPTORS,
+    SERVERS,
+    Interpreter,
+    Place,
+    Running,
+    UnavailableError,
+)
 from workloads import WORKLOADS, WrongAnswerError, check
 
 FAILURES = (
-    servers.UnavailableError,
+    UnavailableError,
     WrongAnswerError,
     OSError,
     ValueError,
@@ -65,12 +76,11 @@ class Progress:
 class Comparison:
     """All runs of one call and what they gave."""
 
-    def __init__(self, options):
+    def __init__(self, options, files):
         self.options = options
-        self.interpreter = Interpreter(options.python)
         cores = sorted(os.sched_getaffinity(0))
-        self.server_core = {cores[0]}
-        self.load = Load(options.wrk, options.seconds, cores[0])
+        self.place = Place(Interpreter(options.python), cores[0], files)
+        self.load = Load(options.wrk, options.seconds, options.tries, cores[0])
         os.sched_setaffinity(0, {cores[-1]})
         self.results = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(),
@@ -78,7 +88,7 @@ class Comparison:
                 "processor": _processor_name(),
                 "cores": os.cpu_count(),
                 "kernel": platform.release(),
-                "python": self.interpreter.version,
+                "python": self.place.interpreter.version,
             },
             "settings": {
                 "rounds": options.rounds,
@@ -108,12 +118,12 @@ class Comparison:
         for server in self.options.servers:
             reason = ""
             try:
-                servers.prepare(server, self.interpreter)
-            except servers.UnavailableError as error:
+                self.place.prepare(server)
+            except UnavailableError as error:
                 reason = str(error)
             self.results["servers"][server.name] = {
                 "role": server.role,
-                "version": self.interpreter.version_of(server),
+                "version": self.place.interpreter.version_of(server),
                 "unavailable": reason,
             }
 
@@ -134,7 +144,7 @@ class Comparison:
         }
         self.results["workloads"][workload.name] = {
             "title": workload.title,
-            "kind": workload.kind,
+            "measure": workload.measure,
             "servers": entries,
         }
         started = {}
@@ -161,9 +171,7 @@ class Comparison:
     def _start(self, workload, server, entries, started):
         entry = entries[server.name]
         try:
-            running = Running(
-                server, workload, self.interpreter, self.server_core
-            )
+            running = Running(server, workload, self.place)
             started[server.name] = running
             running.wait_until_listening()
             entry["facts"] = check(workload, running.port)
@@ -174,9 +182,7 @@ class Comparison:
         running = started.get(server.name)
         try:
             if workload.kind == "start":
-                figures = run_start(
-                    workload, server, self.interpreter, self.server_core
-                )
+                figures = run_start(workload, server, self.place)
             elif workload.kind == "idle":
                 figures = self.load.run_beside_idle(workload, running)
             else:
@@ -228,6 +234,12 @@ def parse_arguments():
     add("--rounds", type=int, help="runs of each pair (default 5)")
     add("--seconds", type=int, help="seconds of one run (default 2)")
     add(
+        "--tries",
+        type=int,
+        default=3,
+        help="runs until one is undisturbed (default 3)",
+    )
+    add(
         "--servers",
         type=_choice(SERVERS),
         default=list(SERVERS),
@@ -260,7 +272,15 @@ def parse_arguments():
 
 
 def _path(text):
-    return report.Path(text).absolute()
+    return Path(text).absolute()
+
+
+def _lock(file):
+    """Two comparisons at once would measure each other."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("another comparison is running")
 
 
 def main():
@@ -271,15 +291,22 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = min(DESCRIPTORS, hard) if hard > 0 else DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    comparison = Comparison(options)
-    comparison.run()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    with (
+        open(CACHE / "lock", "w") as lock,
+        tempfile.TemporaryDirectory(dir=CACHE) as files,
+    ):
+        _lock(lock)
+        comparison = Comparison(options, Path(files))
+        comparison.run()
     text = report.markdown(comparison.results)
     print(text)
     if options.markdown:
         options.markdown.write_text(text)
     if options.plots:
-        comparison.interpreter.require(["matplotlib"])
-        program = [comparison.interpreter.path, report.__file__]
+        interpreter = comparison.place.interpreter
+        interpreter.require(["matplotlib"])
+        program = [interpreter.path, report.__file__]
         subprocess.run(
             [*program, options.json, "--plots", options.plots], check=True
         )

@@ -1,8 +1,8 @@
 """Instruction counts by callgrind: repeatable where times are not.
 
-`python bench/instructions.py` counts and compares with instructions.json,
-and ends with status 1 when a case costs more than ALLOWED; `--update`
-writes the file. Needs valgrind.
+`PYTHONPATH=. python bench/instructions.py` counts, compares with
+instructions.json, and ends with status 1 when a case costs more than
+ALLOWED; `--update` writes the file. Needs valgrind.
 """
 
 import argparse
@@ -20,30 +20,23 @@ import cases
 BENCH = Path(__file__).resolve().parent
 RECORD = BENCH / "instructions.json"
 ALLOWED = 1.03
-REPEAT = 20
-WARM = 3
-CASES = {
-    f"{kind.__name__}: {batch}": (kind, heads)
-    for kind in (cases.objects, cases.environ, cases.scan)
-    for batch, heads in cases.BATCHES.items()
-}
-CASES["chunked"] = (cases.chunked,)
-CASES["serialized"] = (cases.serialized,)
+REPEAT = 100
 
 
 def count_all():
     """Instructions of one call of each case."""
+    started = _count("none", 0)
     return {
-        name: round((_count(name, REPEAT) - _count(name, 0)) / REPEAT)
-        for name in CASES
+        name: round((_count(name, REPEAT) - started) / REPEAT)
+        for name in cases.COUNTED
     }
 
 
 def _count(name, repeat):
     """All instructions of a process that runs the case so often."""
     command = ["valgrind", "--tool=callgrind"]
-    command += ["--callgrind-out-file=/dev/null", sys.executable, __file__]
-    command += ["--case", name, "--repeat", str(repeat)]
+    command += ["--callgrind-out-file=/dev/null", sys.executable]
+    command += [cases.__file__, name, str(repeat)]
     fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BENCH.parent)}
     done = subprocess.run(
         command,
@@ -70,15 +63,7 @@ def main():
     """Count, compare or update."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--update", action="store_true")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    parser.add_argument("--repeat", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case:
-        make, *arguments = CASES[options.case]
-        run = make(*arguments)
-        for _ in range(WARM + options.repeat):
-            run()
-        return
     if shutil.which("valgrind") is None:
         sys.exit("valgrind not found: instructions are not counted")
     built_for = sysconfig.get_config_var("SOABI")

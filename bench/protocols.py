@@ -19,8 +19,14 @@ def base_protocol(port):
     from fasthttp import AsyncSocketServer, BaseProtocol
 
     class Fixed(BaseProtocol):
+        def on_new_connection(self, address):
+            pass
+
         def on_data_received(self, data):
             self.send(ANSWER)
+
+        def on_connection_closed(self):
+            pass
 
     AsyncSocketServer(HOST, port, Fixed, backlog=2048).accept_clients()
 

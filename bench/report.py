@@ -27,7 +27,6 @@ COLUMNS = {
     "errors": ("errors", "{:.0f}"),
     "others": ("others", "{:.0%}"),
 }
-MEASURE = {"load": "cpu_us", "idle": "cpu_us", "start": "start_ms"}
 COLOURS = {"ours": "#d1495b", "peer": "#30638e", "floor": "#8d99ae"}
 
 
@@ -41,7 +40,7 @@ class Standing:
 
     def __init__(self, workload, servers):
         self.title = workload["title"]
-        self.measure = MEASURE[workload["kind"]]
+        self.measure = workload["measure"]
         self.entries = workload["servers"]
         self.roles = {name: servers[name]["role"] for name in self.entries}
         self.timed = sorted(
@@ -105,8 +104,9 @@ def markdown(results):
         f"{settings['rounds']} rounds of {settings['seconds']} s, "
         f"medians; {results['date'][:10]}.\n"
         "CPU us: the server's processor time for one request. "
-        "Ratios are of CPU us (or of the start),\nmedian (least-greatest) "
-        "over the rounds; lower is better.\n"
+        "Ratios are of CPU us (or\nof p99 where threads wait, or of the time "
+        "to start): median (least-greatest)\nover the rounds; lower is "
+        "better.\n"
     ]
     parts.append("## Servers\n\n" + _servers(results["servers"]))
     parts.append("## CPU us per request\n\n" + _overview(results, compared))
@@ -222,7 +222,7 @@ def plot(results, directory):
 def _plot_workload(standing, path):
     from matplotlib import pyplot
 
-    panels = 2 if standing.measure == "cpu_us" else 1
+    panels = 1 if standing.measure == "start_ms" else 2
     figure, axes = pyplot.subplots(
         1, panels, figsize=(6 * panels, 4), squeeze=False, layout="constrained"
     )
@@ -244,7 +244,7 @@ def _draw_bars(axis, standing):
         axis.barh(names, system, color="black", alpha=0.25)
         axis.set_xlabel("CPU us per request (system darker)")
     else:
-        axis.set_xlabel("ms")
+        axis.set_xlabel(COLUMNS[standing.measure][0])
     axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
     axis.margins(x=0.12)
     if max(whole) > 20 * min(whole):

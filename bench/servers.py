@@ -33,7 +33,7 @@ class Server:
 
     The command is a template: {python}, {bin} (the interpreter's scripts),
     {port}, {app} ("module:name"), {asgi_app}, {module}, {name}, {threads}
-    (at least 1), {pool} (0 when one thread will do) and {cache}.
+    (at least 1), {pool} (0 when one thread will do) and {files}.
     """
 
     name: str
@@ -42,13 +42,14 @@ class Server:
     requires: tuple[str, ...] = ()
     role: str = "peer"
 
-    def argv(self, workload, port, python):
+    def argv(self, workload, port, place):
         """The command for one workload as a list of words."""
+        python = place.interpreter.path
         module, _, name = workload.app.partition(":")
         values = {
             "python": python,
             "bin": Path(python).parent,
-            "cache": CACHE,
+            "files": place.files,
             "port": port,
             "app": workload.app,
             "asgi_app": workload.asgi_app,
@@ -165,13 +166,13 @@ SERVERS = (
     ),
     Server(
         name="nginx",
-        command="nginx -e stderr -p {cache} -c {cache}/nginx-{port}.conf",
+        command="nginx -e stderr -p {files} -c {files}/nginx-{port}.conf",
         workloads=HEADS | {"body-64k", "body-1m", "file-1m", "close", "idle"},
         role="floor",
     ),
     Server(
         name="bare-c",
-        command="{cache}/floor {port}",
+        command="{files}/floor {port}",
         workloads=HEADS | ALONE | {"idle"},
         role="floor",
     ),
@@ -180,7 +181,7 @@ SERVERS = (
 NGINX = """\
 daemon off;
 master_process off;
-pid {cache}/nginx-{port}.pid;
+pid {files}/nginx-{port}.pid;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 16384; }}
 http {{
@@ -189,11 +190,11 @@ http {{
     keepalive_timeout 75;
     keepalive_requests 1000000000;
     default_type text/plain;
-    client_body_temp_path {cache}/nginx-{port}.temp;
-    proxy_temp_path {cache}/nginx-{port}.temp;
-    fastcgi_temp_path {cache}/nginx-{port}.temp;
-    uwsgi_temp_path {cache}/nginx-{port}.temp;
-    scgi_temp_path {cache}/nginx-{port}.temp;
+    client_body_temp_path {files}/nginx-{port}.temp;
+    proxy_temp_path {files}/nginx-{port}.temp;
+    fastcgi_temp_path {files}/nginx-{port}.temp;
+    uwsgi_temp_path {files}/nginx-{port}.temp;
+    scgi_temp_path {files}/nginx-{port}.temp;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ {answer} }}
@@ -269,59 +270,67 @@ def _last_line(text):
     return lines[-1].strip() if lines else ""
 
 
-def prepare(server, interpreter):
-    """Install or build one server. Raises UnavailableError."""
-    interpreter.require(server.requires)
-    try:
-        if server.name == "bare-c":
-            source = BENCH / "floor.c"
-            _output(["cc", "-O2", "-o", CACHE / "floor", source])
-        elif server.name == "nginx":
-            _output(["nginx", "-v"])
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UnavailableError(str(error)) from error
+@dataclass(frozen=True)
+class Place:
+    """Where servers run: their Python, their core, their files."""
 
+    interpreter: Interpreter
+    core: int
+    files: Path
 
-def served_file():
-    """The 1 MB file of the file workload; made when missing."""
-    path = CACHE / "body-1m"
-    if not path.exists():
-        path.write_bytes(apps.BODY_1M)
-    return path
+    def prepare(self, server):
+        """Install or build one server. Raises UnavailableError."""
+        self.interpreter.require(server.requires)
+        try:
+            if server.name == "bare-c":
+                floor = self.files / "floor"
+                _output(["cc", "-O2", "-o", floor, BENCH / "floor.c"])
+            elif server.name == "nginx":
+                _output(["nginx", "-v"])
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UnavailableError(str(error)) from error
 
+    def served_file(self):
+        """The 1 MB file of the file workload; made when missing."""
+        path = self.files / "body-1m"
+        if not path.exists():
+            path.write_bytes(apps.BODY_1M)
+        return path
 
-def _write_nginx_configuration(workload, port):
-    if workload.answer == apps.HELLO:
-        answer = f'return 200 "{apps.HELLO.decode()}";'
-    else:
-        path = CACHE / f"nginx-{port}.body"
-        path.write_bytes(workload.answer)
-        answer = f"root {CACHE}; try_files /{path.name} =404;"
-    text = NGINX.format(cache=CACHE, port=port, answer=answer)
-    (CACHE / f"nginx-{port}.conf").write_text(text)
+    def configure_nginx(self, workload, port):
+        """Write the configuration that gives the workload's answer."""
+        if workload.answer == apps.HELLO:
+            answer = f'return 200 "{apps.HELLO.decode()}";'
+        else:
+            path = self.files / f"nginx-{port}.body"
+            path.write_bytes(workload.answer)
+            answer = f"root {self.files}; try_files /{path.name} =404;"
+        text = NGINX.format(files=self.files, port=port, answer=answer)
+        (self.files / f"nginx-{port}.conf").write_text(text)
 
 
 class Running:
     """A started server; close() ends its whole process group."""
 
-    def __init__(self, server, workload, interpreter, core):
+    def __init__(self, server, workload, place):
         self.server = server
         self.port = _free_port()
-        self.log = CACHE / f"{server.name}.log"
+        self.rested = 0
+        self.log = place.files / f"{server.name}.log"
         if server.name == "nginx":
-            _write_nginx_configuration(workload, self.port)
+            place.configure_nginx(workload, self.port)
         environment = {
             **os.environ,
             "PYTHONPATH": f"{BENCH}{os.pathsep}{PROJECT}",
-            "BENCH_FILE": str(served_file()),
+            "BENCH_FILE": str(place.served_file()),
         }
         environment.pop("PORT", None)
         everywhere = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, core)
+        os.sched_setaffinity(0, {place.core})
         try:
             with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(
-                    server.argv(workload, self.port, interpreter.path),
+                    server.argv(workload, self.port, place),
                     stdout=log,
                     stderr=log,
                     stdin=subprocess.DEVNULL,

@@ -54,6 +54,13 @@ class Workload:
     kind: str = "load"
 
     @property
+    def measure(self):
+        """The figure that ratios are made of; less is better."""
+        if self.kind == "start":
+            return "start_ms"
+        return "p99_ms" if self.threads else "cpu_us"
+
+    @property
     def asgi_app(self):
         """The ASGI twin's name."""
         return self.app.replace("apps:", "apps:asgi_")

@@ -20,13 +20,14 @@ cdef class RequestBody:
     cdef Py_ssize_t _memory
     cdef bytes _block           # of the size Content-Length told
     cdef Py_ssize_t _filled
-    cdef list _parts
+    cdef bytearray _gathered
     cdef long long size
     cdef object _file
 
     cdef int expect(self, long long length) except -1
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1
-    cdef int spool(self) except -1
+    cdef int complete(self) except -1
+    cdef int close(self) except -1
     cdef bytes content(self)
     cdef object stream(self)
 
@@ -56,6 +57,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int status
     cdef int framing
     cdef bint persist
+    cdef bint overrun           # of its Content-Length, and logged
     cdef long long remaining
     cdef long long sent
     cdef long long body_mark
@@ -71,6 +73,7 @@ cdef class HttpProtocol(BaseProtocol):
         self, object server, BaseTransport transport, HttpContext context
     ) except -1
     cdef int pause_reading(self) except -1
+    cdef bint stopped(self)
     cdef int run(self) except -1
     cdef int advance(self) except -1
     cdef int after_run(self) except -1
@@ -90,6 +93,9 @@ cdef class HttpProtocol(BaseProtocol):
         self, object owner, int fd, long long offset, long long count
     ) except -1
     cdef int finish_response(self) except -1
+    cdef int end_response(self) except -1
+    cdef int next_request(self) except -1
+    cdef int drop_body(self) except -1
     cdef int fail_response(self) except -1
     cdef int note_request(self) except -1
     cdef str latin1(self, unsigned start, unsigned size)

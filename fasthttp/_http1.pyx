@@ -4,8 +4,6 @@
 bytes come in by `on_data_received` and leave through `BaseTransport`.
 """
 import logging
-import os
-import tempfile
 from io import BytesIO
 
 cimport cython
@@ -28,7 +26,6 @@ from fasthttp.config import Config
 from fasthttp.errors import AppError, PeerError
 
 cdef enum:
-    HIGH_WATER = 65536
     # Bytes up to which a copy behind the head beats a second iovec.
     COPY_MAX = 16384
     # A body that is larger is received in place.
@@ -68,6 +65,7 @@ cdef class HttpContext:
             limit_request_field_size=config.limit_request_field_size,
             limit_request_head=config.limit_request_head,
             limit_request_body=config.limit_request_body,
+            limit_chunk_extensions=config.limit_chunk_extensions,
         )
 
 
@@ -77,6 +75,7 @@ cdef class RequestBody:
 
     def __cinit__(self, Py_ssize_t memory):
         self._memory = memory
+        self._gathered = bytearray()
 
     cdef int expect(self, long long length) except -1:
         if 0 < length <= self._memory:
@@ -94,20 +93,29 @@ cdef class RequestBody:
             return 0
         part = PyBytes_FromStringAndSize(<const char *>data, size)
         if self._file is None and self.size > self._memory:
-            self.spool()
+            # Rare, and slow to import.
+            import tempfile
+            self._file = tempfile.TemporaryFile()
+            self._file.write(self._gathered)
+            self._gathered = None
         if self._file is not None:
             self._file.write(part)
-        elif self._parts is None:
-            self._parts = [part]
         else:
-            self._parts.append(part)
+            self._gathered += part
         return 0
 
-    cdef int spool(self) except -1:
-        self._file = tempfile.TemporaryFile()
-        for part in self._parts or ():
-            self._file.write(part)
-        self._parts = None
+    cdef int complete(self) except -1:
+        """All bytes are there; OSError if they cannot be stored."""
+        if self._file is not None:
+            self._file.flush()
+        return 0
+
+    cdef int close(self) except -1:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                error_log.debug("a request body's file: %s", error)
         return 0
 
     cdef bytes content(self):
@@ -116,7 +124,7 @@ cdef class RequestBody:
         if self._file is not None:
             self._file.seek(0)
             return self._file.read()
-        return b"".join(self._parts or ())
+        return bytes(self._gathered)
 
     cdef object stream(self):
         if self._file is not None:
@@ -135,6 +143,14 @@ cdef class Request(RequestHead):
         return self._content.stream() if self._content is not None else (
             BytesIO()
         )
+
+
+cdef bytes as_bytes(object data):
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    return bytes(memoryview(data))
 
 
 cdef class HttpProtocol(BaseProtocol):
@@ -158,9 +174,9 @@ cdef class HttpProtocol(BaseProtocol):
         contexts = server.__dict__.setdefault("_http_contexts", {})
         context = contexts.get(type(self))
         if context is None:
-            context = contexts[type(self)] = HttpContext(
-                self.config, self.access_log
-            )
+            cls = type(self)
+            # Of the class, so that a function is not bound to `self`.
+            context = contexts[cls] = HttpContext(cls.config, cls.access_log)
         return context
 
     # The hooks of BaseProtocol.
@@ -168,7 +184,7 @@ cdef class HttpProtocol(BaseProtocol):
     def on_new_connection(self, address):
         pass
 
-    def on_data_received(self, data):
+    def on_data_received(self, bytes data not None):
         self.data_received(PyBytes_AS_STRING(data), len(data))
 
     def on_connection_closed(self):
@@ -184,11 +200,7 @@ cdef class HttpProtocol(BaseProtocol):
             return
         if self.state != RESPONDING:
             raise AppError("there is no request that waits for an answer")
-        if isinstance(body, str):
-            body = body.encode()
-        elif type(body) is not bytes:
-            body = bytes(body)
-        self.send_response(status, headers, body)
+        self.send_response(status, headers, as_bytes(body))
         self.finish_response()
 
     def start(self, status, headers=()):
@@ -203,7 +215,7 @@ cdef class HttpProtocol(BaseProtocol):
             return
         if self.state != STARTED:
             raise AppError("write() before start()")
-        self.send_data(data if type(data) is bytes else bytes(data))
+        self.send_data(as_bytes(data))
 
     def end(self):
         if self.state == ENDED:
@@ -212,10 +224,18 @@ cdef class HttpProtocol(BaseProtocol):
             raise AppError("end() before start()")
         self.finish_response()
 
+    @cython.nonecheck(True)
+    def close_socket_connection(self):
+        """Also of what the client has sent since: no more is answered."""
+        self.state = ENDED
+        self.transport.close()
+
     # From the transport.
 
+    @cython.nonecheck(True)
     cdef int connection_made(self) except -1:
         self.on_new_connection(self.transport.getpeername())
+        self.since = self.transport.now()
         self.transport.set_deadline(self.context.keep_alive)
         return 0
 
@@ -231,6 +251,7 @@ cdef class HttpProtocol(BaseProtocol):
                 size[0] = left
         return 0
 
+    @cython.nonecheck(True)
     cdef int data_received(
         self, const char *data, Py_ssize_t size
     ) except -1:
@@ -251,18 +272,24 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int eof_received(self) except -1:
         self.eof = True
-        if self.state < RESPONDING:
+        if self.state < RESPONDING and not self.stopped():
             self.state = ENDED
             self.transport.close()
         return 0
 
     cdef int resume_writing(self) except -1:
+        self.on_resume_writing()
         if self.state >= RESPONDING:
-            self.on_resume_writing()
             return self.writable_again()
         return self.run()
 
+    cdef bint stopped(self):
+        """Between requests, as the client does not read the answers."""
+        return self.state == IDLE and self.parser.unread() > 0
+
     cdef int deadline_expired(self) except -1:
+        if self.stopped():
+            return 0
         if self.state == IDLE:
             if self.transport.has_input():
                 self.transport.set_deadline(self.context.header_timeout)
@@ -289,7 +316,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int drain(self) except -1:
         self.draining = True
-        if self.state == IDLE:
+        if self.state == IDLE and not self.stopped():
             if self.transport.now() - self.since > DRAIN_GRACE and (
                 not self.transport.has_input()
             ):
@@ -301,7 +328,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int connection_lost(self) except -1:
         cdef State state = self.state
         self.state = ENDED
-        self.body = None
+        self.drop_body()
         if state != IDLE and state != ENDED:
             self.abandon_request()
         self.on_connection_closed()
@@ -330,7 +357,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int advance(self) except -1:
         cdef int event
         while self.state < RESPONDING:
-            if self.transport.queued() > HIGH_WATER:
+            if self.transport.full():
                 break
             event = self.parser.next_event()
             if event == HEAD:
@@ -338,6 +365,8 @@ cdef class HttpProtocol(BaseProtocol):
             elif event == DATA:
                 self.body.add(self.parser.data, self.parser.data_size)
             elif event == END:
+                if self.body is not None:
+                    self.body.complete()
                 self.state = RESPONDING
                 self.complete_request()
             else:
@@ -348,7 +377,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.parser.keep()
         if (
             self.state >= RESPONDING
-            or self.transport.queued() > HIGH_WATER
+            or self.transport.full()
         ):
             # The application's turn, or that of a client to read.
             self.transport.set_deadline(0)
@@ -366,6 +395,7 @@ cdef class HttpProtocol(BaseProtocol):
                 self.state = READING_HEAD
                 self.transport.set_deadline(self.context.header_timeout)
         else:
+            self.state = IDLE
             self.since = self.transport.now()
             self.transport.set_deadline(
                 DRAIN_GRACE if self.draining else self.context.keep_alive
@@ -375,6 +405,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int head_received(self) except -1:
         cdef RequestParser parser = self.parser
         self.sent = 0
+        if parser.head.is_connect:
+            return self.refuse(501, "this is no proxy: CONNECT is not served")
         if self.context.access_log is not None:
             self.note_request()
         self.begin_request()
@@ -402,12 +434,13 @@ cdef class HttpProtocol(BaseProtocol):
         self.request = None
         request._content = self.body
         request.remote = self.transport.getpeername()
-        self.body = None
         try:
             self.on_request(request)
         except Exception:
             error_log.exception("exception in on_request")
-            self.fail_response()
+            if self.state == RESPONDING or self.state == STARTED:
+                self.fail_response()
+                self.next_request()
         return 0
 
     cdef int writable_again(self) except -1:
@@ -423,13 +456,16 @@ cdef class HttpProtocol(BaseProtocol):
         error_log.debug(
             "%s: %d %s", self.transport.getpeername(), status, detail
         )
-        self.body = None
+        self.drop_body()
         self.abandon_request()
         cdef ResponseSerializer out = self.context.serializer
         cdef bytes text = f"{detail}\n".encode()
         out.size = 0
-        out.write_head(status, PLAIN_TEXT, 1, False, False, len(text))
-        out.append(PyBytes_AS_STRING(text), len(text))
+        out.write_head(
+            status, PLAIN_TEXT, 1, self.parser.head.is_head, False, len(text)
+        )
+        if out.framing == LENGTH:
+            out.append(PyBytes_AS_STRING(text), len(text))
         self.transport.write_raw(out.data, out.size)
         self.status = status
         self.sent = len(text)
@@ -455,12 +491,14 @@ cdef class HttpProtocol(BaseProtocol):
             status, headers, self.parser.head.minor, self.parser.head.is_head,
             self.parser.head.keep_alive and not (
                 (self.draining or self.eof) and self.parser.unread() == 0
+                and not self.transport.has_input()
             ), length
         )
         self.status = out.status
         self.framing = out.framing
         self.remaining = out.length
         self.persist = out.keep_alive
+        self.overrun = False
         self.state = STARTED
         return 0
 
@@ -492,12 +530,17 @@ cdef class HttpProtocol(BaseProtocol):
             return 0
         if self.framing == LENGTH:
             if size > self.remaining:
-                error_log.error(
-                    "the application sends more than its Content-Length; "
-                    "%d bytes are cut", size - self.remaining
-                )
+                if not self.overrun:
+                    error_log.error(
+                        "the application sends more than its Content-Length;"
+                        " the body is cut at %d bytes",
+                        self.sent + self.remaining
+                    )
+                self.overrun = True
                 data = data[:self.remaining]
                 size = self.remaining
+                if size == 0:
+                    return 0
             self.remaining -= size
         self.sent += size
         out.size = 0
@@ -536,6 +579,11 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int finish_response(self) except -1:
+        self.end_response()
+        return self.next_request()
+
+    cdef int end_response(self) except -1:
+        """Send what ends the body; the connection's fate is decided."""
         if self.framing == CHUNKED:
             self.transport.write_raw(b"0\r\n\r\n", 5)
         elif self.framing == LENGTH and self.remaining > 0:
@@ -546,22 +594,34 @@ cdef class HttpProtocol(BaseProtocol):
             self.persist = False
         if self.log_entry is not None:
             self.log_response()
-        if not self.persist:
-            self.state = ENDED
-            if self.parser.unread():
-                return self.transport.close_lingering()
-            return self.transport.close()
-        self.state = IDLE
-        return self.run()
+        self.drop_body()
+        return 0
+
+    cdef int next_request(self) except -1:
+        if self.state == ENDED:
+            return 0
+        if self.persist:
+            self.state = IDLE
+            return self.run()
+        self.state = ENDED
+        if self.parser.unread():
+            return self.transport.close_lingering()
+        return self.transport.close()
+
+    cdef int drop_body(self) except -1:
+        cdef RequestBody body = self.body
+        self.body = None
+        return body.close() if body is not None else 0
 
     cdef int fail_response(self) except -1:
         """The application raised: 500, or a cut if it is too late for it."""
         if self.state == RESPONDING:
             self.send_response(500, PLAIN_TEXT, SERVER_ERROR)
-            return self.finish_response()
+            return self.end_response()
         if self.state == STARTED:
             if self.log_entry is not None:
                 self.log_response()
+            self.drop_body()
             self.state = ENDED
             # Without a length only a reset tells that something is missing.
             if self.framing == UNTIL_CLOSE:

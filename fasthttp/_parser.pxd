@@ -40,6 +40,7 @@ cdef struct Head:
     Span query
     bint has_authority
     bint is_head        # the method is HEAD
+    bint is_connect
     int minor           # of HTTP/1.x
     uint32_t size
     int count
@@ -64,6 +65,7 @@ cdef class RequestParser:
     cdef readonly Py_ssize_t limit_request_field_size
     cdef readonly Py_ssize_t limit_request_head
     cdef readonly long long limit_request_body
+    cdef readonly Py_ssize_t limit_chunk_extensions
 
     cdef Head head
     cdef const unsigned char *data      # of a DATA event
@@ -87,6 +89,8 @@ cdef class RequestParser:
     cdef long long _remaining
     cdef int _digits
     cdef Py_ssize_t _extension_bytes
+    cdef Py_ssize_t _consumed           # of the message, before _base
+    cdef object _error
 
     cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int next_event(self) except -1
@@ -97,6 +101,12 @@ cdef class RequestParser:
     cdef RequestHead copy_head(self)
     cdef RequestHead copy_head_to(self, RequestHead copy)
 
+    cdef int _add_events(self, list events) except -1
+    cdef int _consume(self, Py_ssize_t size) except -1
+    cdef int _refuse_name(self, unsigned char c) except -1
+    cdef int _refuse_limit(
+        self, int status, str what, str limit
+    ) except -1
     cdef int _parse_head(self) except -1
     cdef int _parse_fields(self) except -1
     cdef int _add_field(self, Field *field) except -1
@@ -112,9 +122,10 @@ cdef class RequestParser:
     cdef int _start_message(self) except -1
     cdef int _parse_chunked(self) except -1
     cdef int _parse_trailers(self) except -1
-    cdef bint _take_digit(self, unsigned char c) noexcept
-    cdef int _after_size(self, unsigned char c, str what) except -1
-    cdef int _parse_extension(self, unsigned char c) except -1
+    cdef int _take_size(self, unsigned char c) except -1
+    cdef int _count_extension(self) except -1
+    cdef int _take_extension(self, unsigned char c) except -1
+    cdef int _end_of_element(self, unsigned char c, str what) except -1
     cdef int _refuse_body(self) except -1
     cdef int _check_line(self, Py_ssize_t at) except -1
     cdef int _refuse(self, int status, str detail) except -1

@@ -5,14 +5,19 @@ answers NEED_DATA, then `keep` what is left of the window. Offsets in `head`
 count from the head's first byte and hold until the next event.
 """
 cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.string cimport memcmp, memcpy, memmove, memset, strchr
-
-from urllib.parse import unquote
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fasthttp.errors import PeerError
+
+cdef extern from "<arpa/inet.h>":
+    int AF_INET6
+    int inet_pton(int, const char *, void *) noexcept
 
 cdef extern from "_scan.h":
     const char *FH_VECTOR
@@ -31,6 +36,8 @@ cdef extern from "_scan.h":
     bint fh_name_equals(
         const fh_name *, const byte *, const byte *
     ) noexcept
+    int fh_hex_value(byte) noexcept
+    Py_ssize_t fh_percent_decode(const byte *, Py_ssize_t, char *) noexcept
     int fh_scan_check(const byte *, const byte *) noexcept
 
 cdef enum:
@@ -63,8 +70,6 @@ cdef enum:
 cdef enum:
     # RFC 9112 section 2.2 asks to ignore at least one.
     MAX_EMPTY_LINES = 8
-    # Of all chunks of one body together.
-    MAX_EXTENSION_BYTES = 16384
     FIRST_FIELDS = 16
     KEEP_FIELDS = 32
     KEEP_ROOM = 1024
@@ -97,6 +102,7 @@ cdef enum:
 cdef fh_name names[128]
 cdef short slots[SLOTS]
 cdef object known_names = KNOWN_NAMES
+cdef const byte *EMPTY = b""
 
 
 cdef inline unsigned name_slot(const byte *p, Py_ssize_t size) noexcept:
@@ -165,6 +171,16 @@ def scans_agree(bytes data):
     return fh_scan_check(p, p + len(data)) < 0
 
 
+def percent_decoded(bytes text not None):
+    """RFC 3986 section 2.1; what is no escape stays as it is."""
+    cdef bytes decoded = PyBytes_FromStringAndSize(NULL, len(text))
+    cdef Py_ssize_t size = fh_percent_decode(
+        <const byte *>PyBytes_AS_STRING(text), len(text),
+        PyBytes_AS_STRING(decoded)
+    )
+    return decoded[:size]
+
+
 cdef class RequestHead:
     """What stands before a body: request line and header fields.
 
@@ -189,9 +205,13 @@ cdef class RequestHead:
 
     @property
     def path(self):
-        return unquote(
-            self.text(self._head.path), errors="surrogateescape"
-        )
+        if self._head.path.size == 0:
+            absolute = self._head.has_authority and not self._head.is_connect
+            return "/" if absolute else ""
+        path = self._raw[
+            self._head.path.start:self._head.path.start + self._head.path.size
+        ]
+        return percent_decoded(path).decode("utf-8", "surrogateescape")
 
     @property
     def query(self):
@@ -257,6 +277,7 @@ cdef class EndOfMessage:
         return f"EndOfMessage({self.trailers!r})"
 
 
+@cython.final
 cdef class RequestParser:
     def __cinit__(
         self, *, Py_ssize_t limit_request_line=8192,
@@ -264,31 +285,57 @@ cdef class RequestParser:
         Py_ssize_t limit_request_field_size=16384,
         Py_ssize_t limit_request_head=65536,
         long long limit_request_body=1 << 30,
+        Py_ssize_t limit_chunk_extensions=16384,
     ):
         # Offsets are 32 bits wide.
-        if not 0 < limit_request_head < 1 << 30:
-            raise ValueError("limit_request_head is not from 1 to 2^30 - 1")
+        for limit, least in (
+            (limit_request_line, 1), (limit_request_fields, 1),
+            (limit_request_field_size, 1), (limit_request_head, 1),
+            (limit_chunk_extensions, 0), (min(limit_request_body, 1), 0),
+        ):
+            if not least <= limit < 1 << 30:
+                raise ValueError(f"{limit} is no limit of a request")
         self.limit_request_line = limit_request_line
         self.limit_request_fields = limit_request_fields
         self.limit_request_field_size = limit_request_field_size
         self.limit_request_head = limit_request_head
         self.limit_request_body = limit_request_body
+        self.limit_chunk_extensions = limit_chunk_extensions
+        self._base = self._end = EMPTY
         self._start_message()
 
     def __dealloc__(self):
         PyMem_Free(self.head.fields)
         PyMem_Free(self._kept)
 
-    def receive_data(self, bytes data):
+    def receive_data(self, data):
         """Take bytes in, return the events they complete.
 
         An event is a `RequestHead`, `bytes` of its body, or `EndOfMessage`.
         Raises PeerError when the bytes are no HTTP/1.x request; the parser
         then takes no more.
         """
-        cdef int event
+        cdef Py_buffer view
         cdef list events = []
-        self.feed(<const byte *>PyBytes_AS_STRING(data), len(data))
+        if self._error is not None:
+            raise self._error
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.feed(<const byte *>view.buf, view.len)
+            self._add_events(events)
+            self.keep()
+        except BaseException as error:
+            self._state = FAILED
+            self._end = self._base
+            self._error = error
+            if not events or not isinstance(error, PeerError):
+                raise
+        finally:
+            PyBuffer_Release(&view)
+        return events
+
+    cdef int _add_events(self, list events) except -1:
+        cdef int event
         while True:
             event = self.next_event()
             if event == HEAD:
@@ -303,8 +350,7 @@ cdef class RequestParser:
                     trailers = self.copy_head().headers
                 events.append(EndOfMessage(trailers))
             else:
-                self.keep()
-                return events
+                return 0
 
     @property
     def between_messages(self):
@@ -341,8 +387,11 @@ cdef class RequestParser:
                 PyMem_Free(self._kept)
                 self._kept = NULL
                 self._kept_room = 0
+            self._base = self._end = EMPTY
+            return 0
         elif self._kept_size:
-            memmove(self._kept, self._base, size)
+            if self._base != self._kept:
+                memmove(self._kept, self._base, size)
             self._kept_size = size
         else:
             if size > self._kept_room:
@@ -392,7 +441,7 @@ cdef class RequestParser:
         cdef Py_ssize_t size
         if self._state == HEAD_DONE or self._state == MESSAGE_DONE:
             # Only now may the window's head be given up.
-            self._base += self._cursor
+            self._consume(self._cursor)
             self._cursor = 0
             if self._state == MESSAGE_DONE:
                 self._start_message()
@@ -415,7 +464,7 @@ cdef class RequestParser:
                 self.data = self._base
                 self.data_size = size
                 self.body_size += size
-                self._base += size
+                self._consume(size)
                 self._remaining -= size
                 return DATA
             if self._state == BODY:
@@ -432,25 +481,41 @@ cdef class RequestParser:
         self._hosts = self._digits = 0
         self._chunked_seen = self._unknown_coding = False
         self._close_seen = False
-        self._extension_bytes = 0
+        self._extension_bytes = self._consumed = 0
         self.body_size = self._remaining = 0
         self.head.count = 0
         self.head.content_length = -1
         self.head.chunked = self.head.expect_continue = False
+        self.head.is_head = self.head.is_connect = False
         if self._room > KEEP_FIELDS:
             PyMem_Free(self.head.fields)
             self.head.fields = NULL
             self._room = 0
         return 0
 
+    cdef int _consume(self, Py_ssize_t size) except -1:
+        self._base += size
+        self._consumed += size
+        return 0
+
     cdef int _refuse(self, int status, str detail) except -1:
         self._state = FAILED
-        raise PeerError(status, detail, offset=self._cursor)
+        self._end = self._base
+        raise PeerError(
+            status, detail, offset=self._consumed + self._cursor
+        )
+
+    cdef int _refuse_limit(self, int status, str what, str limit) except -1:
+        return self._refuse(
+            status,
+            f"{what} {limit} ({getattr(self, limit)})"
+        )
 
     cdef int _parse_head(self) except -1:
         cdef const byte *base = self._base
         cdef const byte *end = self._end
         cdef const byte *p = base + self._cursor
+        cdef const byte *stop
         cdef const byte *version
         cdef Py_ssize_t size
         if self._state == BEFORE:
@@ -469,10 +534,12 @@ cdef class RequestParser:
                 return NEED_DATA
             self._mark = 0
             self._state = METHOD
+        # A fault beyond a limit is not seen, however the bytes were cut.
+        stop = base + min(end - base, self.limit_request_line)
         if self._state == METHOD:
-            p = fh_token_end(p, end)
+            p = fh_token_end(p, stop)
             self._cursor = p - base
-            if p == end:
+            if p == stop:
                 return self._check_line(self._cursor)
             if p[0] != c" ":
                 return self._refuse(400, "the method is not a token")
@@ -483,9 +550,9 @@ cdef class RequestParser:
             self._mark = p - base
             self._state = TARGET
         if self._state == TARGET:
-            p = fh_target_end(p, end)
+            p = fh_target_end(p, stop)
             self._cursor = p - base
-            if p == end:
+            if p == stop:
                 return self._check_line(self._cursor)
             if p[0] != c" ":
                 return self._refuse(
@@ -499,28 +566,25 @@ cdef class RequestParser:
             self._cursor = p - base
             self._state = VERSION
         if self._state == VERSION:
-            self._check_line(self._cursor)
-            version = b"HTTP/"
-            size = 0
-            while size < 10:
-                if p + size == end:
-                    return NEED_DATA
-                if size < 5:
-                    if p[size] != version[size]:
-                        return self._refuse(400, "not an HTTP version")
-                elif size == 6:
-                    if p[6] != c".":
-                        return self._refuse(400, "not an HTTP version")
-                elif size < 8:
-                    if not c"0" <= p[size] <= c"9":
-                        return self._refuse(400, "not an HTTP version")
-                elif p[size] != (c"\r" if size == 8 else c"\n"):
-                    return self._refuse(
-                        400, "the request line does not end in CR LF"
-                    )
-                size += 1
-            if p[5] != c"1":
-                return self._refuse(505, "only HTTP/1.x is spoken here")
+            self._check_line(self._cursor + 8 - 1)
+            version = b"HTTP/1.1\r\n"
+            if end - p < 10 or memcmp(p, version, 10) != 0:
+                size = 0
+                while size < 10:
+                    if p + size == end:
+                        return NEED_DATA
+                    if size == 5 or size == 7:
+                        if not c"0" <= p[size] <= c"9":
+                            return self._refuse(400, "not an HTTP version")
+                    elif p[size] != version[size]:
+                        if size < 8:
+                            return self._refuse(400, "not an HTTP version")
+                        return self._refuse(
+                            400, "the request line does not end in CR LF"
+                        )
+                    size += 1
+                if p[5] != c"1":
+                    return self._refuse(505, "only HTTP/1.x is spoken here")
             # RFC 9110 section 2.5: a higher minor version is read as ours.
             self.head.minor = 0 if p[7] == c"0" else 1
             self.head.keep_alive = self.head.minor > 0
@@ -538,19 +602,21 @@ cdef class RequestParser:
         return HEAD
 
     cdef int _check_line(self, Py_ssize_t at) except -1:
-        if at > self.limit_request_line:
-            return self._refuse(
-                414, "the request line is longer than limit_request_line"
-                f" ({self.limit_request_line} bytes)"
+        if at >= self.limit_request_line:
+            return self._refuse_limit(
+                414, "the request line is longer than", "limit_request_line"
             )
         return NEED_DATA
 
     cdef int _parse_fields(self) except -1:
         """Header or trailer fields up to the empty line; 1 when done."""
         cdef const byte *base = self._base
-        cdef const byte *end = self._end
+        cdef const byte *end = base + min(
+            self._end - base, self.limit_request_head
+        )
         cdef const byte *p = base + self._cursor
         cdef const byte *stop
+        cdef const byte *line_end = end
         cdef Field *field
         cdef int high
         while True:
@@ -566,18 +632,19 @@ cdef class RequestParser:
                         return self._refuse(400, "CR without LF")
                     self._cursor += 2
                     self.head.size = <uint32_t>self._cursor
-                    if self._cursor > self.limit_request_head:
-                        break
                     return 1
                 if self.head.count == self._room:
                     self._grow_fields()
                 self._state = NAME
             field = &self.head.fields[self.head.count]
+            line_end = base + min(
+                end - base, self._line + self.limit_request_field_size
+            )
             if self._state == NAME:
-                stop = fh_find(p, end, c":")
+                stop = fh_find(p, line_end, c":")
                 self._mark = stop - base
                 field.known = UNKNOWN
-                if stop < end:
+                if stop < line_end:
                     field.known = known_name(
                         base + self._line, self._mark - self._line, end
                     )
@@ -585,18 +652,12 @@ cdef class RequestParser:
                     p = fh_token_end(p, stop)
                     self._cursor = p - base
                     if p < stop:
-                        if p[0] == c" " or p[0] == c"\t":
-                            return self._refuse(
-                                400, "white space in or before a field name"
-                            )
-                        return self._refuse(
-                            400, "a byte that no field name may hold"
-                        )
-                    if stop == base + self._line and stop < end:
+                        return self._refuse_name(p[0])
+                    if stop == base + self._line and stop < line_end:
                         return self._refuse(400, "a field name is empty")
                 p = stop
                 self._cursor = p - base
-                if p == end:
+                if p == line_end:
                     break
                 field.name = <uint32_t>self._line
                 field.name_size = <uint32_t>(self._mark - self._line)
@@ -604,7 +665,7 @@ cdef class RequestParser:
                 p += 1
                 self._state = VALUE_START
             if self._state == VALUE_START:
-                while p < end and (p[0] == c" " or p[0] == c"\t"):
+                while p < line_end and (p[0] == c" " or p[0] == c"\t"):
                     p += 1
                 self._cursor = p - base
                 if p == end:
@@ -612,18 +673,18 @@ cdef class RequestParser:
                 field.value = <uint32_t>self._cursor
                 self._state = VALUE
             high = field.high
-            p = fh_value_end(p, end, &high)
+            if p < line_end:
+                p = fh_value_end(p, line_end, &high)
             field.high = high
             self._cursor = p - base
-            if end - p < 2:
-                if p == end or p[0] == c"\r":
-                    break
+            if p == end or p[0] == c"\r" and end - p < 2:
+                break
             if p[0] != c"\r":
+                if p == line_end:
+                    break
                 if p[0] == c"\n":
                     return self._refuse(400, "LF without CR")
-                return self._refuse(
-                    400, "a control byte in a field value"
-                )
+                return self._refuse(400, "a control byte in a field value")
             if p[1] != c"\n":
                 return self._refuse(400, "CR without LF")
             stop = p
@@ -636,29 +697,29 @@ cdef class RequestParser:
             self._cursor = p - base
             self._add_field(field)
             self._state = LINE_START
-        # More bytes are needed: none of the limits may be passed by then.
-        if self._cursor - self._line > self.limit_request_field_size:
-            return self._refuse(
-                431, "a header field is longer than limit_request_field_size"
-                f" ({self.limit_request_field_size} bytes)"
+        # More bytes are needed, if a limit leaves room for them.
+        if self._state != LINE_START and p == line_end and p < end and (
+            self._state == NAME or p[0] != c"\r"
+        ):
+            return self._refuse_limit(
+                431, "a header field is longer than",
+                "limit_request_field_size"
             )
-        if self._cursor > self.limit_request_head:
-            return self._refuse(
-                431, "the head is longer than limit_request_head"
-                f" ({self.limit_request_head} bytes)"
+        if end - base == self.limit_request_head:
+            return self._refuse_limit(
+                431, "the head is longer than", "limit_request_head"
             )
         return 0
 
+    cdef int _refuse_name(self, byte c) except -1:
+        if c == c" " or c == c"\t":
+            return self._refuse(400, "white space in or before a field name")
+        return self._refuse(400, "a byte that no field name may hold")
+
     cdef int _add_field(self, Field *field) except -1:
-        if self._cursor - self._line - 2 > self.limit_request_field_size:
-            return self._refuse(
-                431, "a header field is longer than limit_request_field_size"
-                f" ({self.limit_request_field_size} bytes)"
-            )
-        if self.head.count == self.limit_request_fields:
-            return self._refuse(
-                431, "more header fields than limit_request_fields"
-                f" ({self.limit_request_fields})"
+        if self.head.count >= self.limit_request_fields:
+            return self._refuse_limit(
+                431, "more header fields than", "limit_request_fields"
             )
         self.head.count += 1
         if not 0 <= field.known < ACTED_ON or self.head.chunked:
@@ -715,35 +776,25 @@ cdef class RequestParser:
             if not c"0" <= p[i] <= c"9":
                 return self._refuse(400, "Content-Length is not a number")
             if length > (2**63 - 10) // 10:
-                return self._refuse(413, "Content-Length is too large")
+                return self._refuse_body()
             length = length * 10 + (p[i] - c"0")
         self.head.content_length = length
         return 0
 
     cdef int _parse_transfer_encoding(self, Field *field) except -1:
-        cdef const byte *p = self._base + field.value
-        cdef const byte *end = p + field.value_size
-        cdef const byte *start
-        cdef const byte *stop
-        cdef bint found = False
         if not self.head.minor:
             return self._refuse(400, "Transfer-Encoding in HTTP/1.0")
-        while p < end:
-            start = p
-            p = fh_find(p, end, c",")
-            stop = trim(&start, p)
-            p += 1
-            if start == stop:
-                continue
-            found = True
-            if self._chunked_seen:
-                return self._refuse(400, "chunked is not the last coding")
-            if is_word(start, stop - start, b"chunked", 7):
-                self._chunked_seen = True
-            else:
-                self._unknown_coding = True
-        if not found:
+        if self._chunked_seen:
+            return self._refuse(400, "chunked is not the last coding")
+        if field.value_size == 0:
             return self._refuse(400, "Transfer-Encoding is empty")
+        # A list, even with empty members, is read differently by others.
+        if is_word(
+            self._base + field.value, field.value_size, b"chunked", 7
+        ):
+            self._chunked_seen = True
+        else:
+            self._unknown_coding = True
         return 0
 
     cdef int _parse_connection(self, Field *field) except -1:
@@ -769,14 +820,14 @@ cdef class RequestParser:
         cdef const byte *end = start + self.head.target.size
         cdef const byte *p = start
         cdef const byte *question
-        cdef bint connect = is_exactly(
+        self.head.is_connect = is_exactly(
             base, self.head.method.size, b"CONNECT", 7
         )
         self.head.has_authority = False
         self.head.path = self.head.query = Span(self.head.target.start, 0)
         if fh_find(start, end, c"#") < end:
             return self._refuse(400, "a fragment in the request target")
-        if connect:
+        if self.head.is_connect:
             if not is_host_and_port(start, end - start):
                 return self._refuse(400, "CONNECT wants host:port")
             self.head.has_authority = True
@@ -837,47 +888,41 @@ cdef class RequestParser:
         return 0
 
     cdef int _refuse_body(self) except -1:
-        return self._refuse(
-            413, "the body is longer than limit_request_body"
-            f" ({self.limit_request_body} bytes)"
+        return self._refuse_limit(
+            413, "the body is longer than", "limit_request_body"
         )
 
     cdef int _parse_chunked(self) except -1:
         """Chunk lines and trailers (RFC 9112 section 7.1)."""
         cdef const byte *p = self._base
-        cdef const byte *end = self._end
         cdef byte c
         while self._state < TRAILERS:
-            if p == end:
-                self._base = p
+            self._cursor = p - self._base
+            if p == self._end:
+                self._consume(self._cursor)
+                self._cursor = 0
                 return NEED_DATA
             c = p[0]
             p += 1
             if self._state == CHUNK_SIZE:
-                if self._take_digit(c):
-                    continue
-                if self._digits == 0:
-                    return self._refuse(400, "a chunk has no size")
-                self._state = self._after_size(c, "a chunk size")
+                self._take_size(c)
             elif EXTENSION <= self._state <= AFTER_QUOTED:
-                self._extension_bytes += 1
-                if self._extension_bytes > MAX_EXTENSION_BYTES:
-                    return self._refuse(400, "the chunk extensions are long")
-                self._parse_extension(c)
+                self._take_extension(c)
             elif self._state == CHUNK_LINE_LF:
                 if c != c"\n":
                     return self._refuse(400, "CR without LF")
                 self._digits = 0
-                if self._remaining:
-                    if (
-                        self._remaining
-                        > self.limit_request_body - self.body_size
-                    ):
-                        return self._refuse_body()
+                if self._remaining == 0:
+                    self._state = TRAILERS
+                elif (
+                    self._remaining > self.limit_request_body - self.body_size
+                ):
+                    return self._refuse_body()
+                else:
+                    self._consume(p - self._base)
+                    self._cursor = 0
                     self._state = CHUNK_DATA
-                    self._base = p
                     return self.next_event()
-                self._state = TRAILERS
             elif self._state == CHUNK_DATA_CR:
                 if c != c"\r":
                     return self._refuse(400, "a chunk does not end in CR LF")
@@ -886,7 +931,7 @@ cdef class RequestParser:
                 if c != c"\n":
                     return self._refuse(400, "a chunk does not end in CR LF")
                 self._state = CHUNK_SIZE
-        self._base = p
+        self._consume(p - self._base)
         self._cursor = self._line = 0
         self.head.count = 0
         self._state = LINE_START
@@ -898,30 +943,47 @@ cdef class RequestParser:
         self._state = MESSAGE_DONE
         return END
 
-    cdef bint _take_digit(self, byte c) noexcept:
+    cdef int _take_size(self, byte c) except -1:
         cdef int digit
-        if c"0" <= c <= c"9":
-            digit = c - c"0"
-        elif c"a" <= (c | 0x20) <= c"f":
-            digit = (c | 0x20) - c"a" + 10
-        else:
-            return False
-        # Sixteen digits would not fit; long rows of zeros are no size.
+        digit = fh_hex_value(c)
+        if digit < 0 and self._digits == 0:
+            return self._refuse(400, "a chunk has no size")
+        if digit < 0:
+            return self._end_of_element(c, "a chunk size")
+        # Sixteen would not fit 63 bits; a long row of zeros is no size.
         self._digits += 1
         if self._digits > 15:
-            return False
+            return self._refuse(400, "a chunk size of more than 15 digits")
         self._remaining = self._remaining * 16 + digit
-        return True
+        return 0
 
-    cdef int _after_size(self, byte c, str what) except -1:
+    cdef int _end_of_element(self, byte c, str what) except -1:
         if c == c"\r":
-            return CHUNK_LINE_LF
-        if c == c";":
-            return EXTENSION
-        return self._refuse(400, f"a byte that {what} may not hold")
+            self._state = CHUNK_LINE_LF
+        elif c == c";":
+            self._state = EXTENSION
+            self._count_extension()
+        else:
+            return self._refuse(400, f"a byte that {what} may not hold")
+        return 0
 
-    cdef int _parse_extension(self, byte c) except -1:
+    cdef int _count_extension(self) except -1:
+        self._extension_bytes += 1
+        if self._extension_bytes > self.limit_chunk_extensions:
+            return self._refuse_limit(
+                413, "the chunk extensions are longer than",
+                "limit_chunk_extensions"
+            )
+        return 0
+
+    cdef int _take_extension(self, byte c) except -1:
         """*( ";" token [ "=" ( token / quoted-string ) ] ), no spaces."""
+        if (
+            self._state == EXTENSION_NAME or self._state == EXTENSION_TOKEN
+            or self._state == AFTER_QUOTED
+        ) and (c == c"\r" or c == c";"):
+            return self._end_of_element(c, "a chunk extension")
+        self._count_extension()
         if self._state == EXTENSION and fh_tchar[c]:
             self._state = EXTENSION_NAME
         elif self._state == EXTENSION_NAME and fh_tchar[c]:
@@ -942,13 +1004,19 @@ cdef class RequestParser:
             c == c"\t" or (c >= 0x20 and c != 0x7f)
         ):
             self._state = QUOTED
-        elif self._state in (EXTENSION_NAME, EXTENSION_TOKEN, AFTER_QUOTED):
-            self._state = self._after_size(c, "a chunk extension")
         else:
             return self._refuse(
                 400, "a byte that a chunk extension may not hold"
             )
         return 0
+
+
+# RFC 3986 section 3.2.2: unreserved / sub-delims.
+cdef bint REG_NAME[256]
+for _c in range(256):
+    REG_NAME[_c] = chr(_c).isascii() and (
+        chr(_c).isalnum() or chr(_c) in "-._~!$&'()*+,;="
+    )
 
 
 cdef inline const byte *trim(const byte **start, const byte *end) noexcept:
@@ -966,32 +1034,30 @@ cdef inline bint is_exactly(
     return size == length and memcmp(p, text, length) == 0
 
 
-cdef inline bint is_hex(byte c) noexcept:
-    return c"0" <= c <= c"9" or c"a" <= (c | 0x20) <= c"f"
-
-
 cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
-    """RFC 9110 section 7.2: uri-host [":" port], or nothing."""
+    """RFC 9110 section 7.2: uri-host [":" port], or nothing at all."""
     cdef const byte *end = p + size
+    cdef const byte *host = p
     if p < end and p[0] == c"[":
-        p += 1
-        while p < end and (is_hex(p[0]) or p[0] == c":" or p[0] == c"."):
-            p += 1
-        if p == end or p[0] != c"]" or p[-1] == c"[":
+        p = fh_find(p, end, c"]")
+        if p == end or not is_ipv6(host + 1, p - host - 1):
             return False
         p += 1
     else:
         while p < end and p[0] != c":":
             if p[0] == c"%":
-                if end - p < 3 or not is_hex(p[1]) or not is_hex(p[2]):
+                if end - p < 3 or (
+                    fh_hex_value(p[1]) < 0 or fh_hex_value(p[2]) < 0
+                ):
                     return False
                 p += 2
-            elif not is_reg_name(p[0]):
+            elif not REG_NAME[p[0]]:
                 return False
             p += 1
     if p == end:
         return True
-    if p[0] != c":":
+    # RFC 9110 section 4.2.1: no port without a host.
+    if p == host or p[0] != c":":
         return False
     p += 1
     while p < end and c"0" <= p[0] <= c"9":
@@ -999,23 +1065,19 @@ cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
     return p == end
 
 
+cdef bint is_ipv6(const byte *p, Py_ssize_t size) noexcept:
+    cdef char text[46]
+    cdef unsigned char address[16]
+    if size >= <Py_ssize_t>sizeof(text):
+        return False
+    memcpy(text, p, size)
+    text[size] = 0
+    return inet_pton(AF_INET6, text, address) == 1
+
+
 cdef bint is_host_and_port(const byte *p, Py_ssize_t size) noexcept:
-    """RFC 9112 section 3.2.3; an empty host or port is refused."""
-    return (
-        size > 2 and p[0] != c":" and c"0" <= p[size - 1] <= c"9"
-        and memrchr_colon(p, size) and is_host(p, size)
-    )
-
-
-cdef bint memrchr_colon(const byte *p, Py_ssize_t size) noexcept:
-    while size and c"0" <= p[size - 1] <= c"9":
-        size -= 1
-    return size > 0 and p[size - 1] == c":"
-
-
-cdef inline bint is_reg_name(byte c) noexcept:
-    """RFC 3986 section 3.2.2: unreserved / sub-delims."""
-    return (
-        c"a" <= (c | 0x20) <= c"z" or c"0" <= c <= c"9"
-        or (c != 0 and strchr(b"-._~!$&'()*+,;=", c) is not NULL)
-    )
+    """RFC 9112 section 3.2.3: neither may be empty."""
+    cdef Py_ssize_t colon = size
+    while colon and c"0" <= p[colon - 1] <= c"9":
+        colon -= 1
+    return 1 < colon < size and p[colon - 1] == c":" and is_host(p, size)

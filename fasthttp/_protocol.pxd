@@ -6,6 +6,7 @@ cdef class BaseTransport:
     ) except -1
     cpdef int flush(self) except -1
     cpdef Py_ssize_t queued(self) except -1
+    cpdef bint full(self) except -1
     cpdef double now(self) except -1
     cpdef bint has_input(self) except -1
     cpdef int set_deadline(self, double seconds) except -1

@@ -27,6 +27,9 @@ cdef class BaseTransport:
     cpdef Py_ssize_t queued(self) except -1:
         return 0
 
+    cpdef bint full(self) except -1:
+        return False
+
     cpdef double now(self) except -1:
         return 0.0
 

@@ -235,6 +235,33 @@ fh_name_equals(const fh_name *name, const fh_byte *p, const fh_byte *end)
     return 1;
 }
 
+static inline int
+fh_hex_value(fh_byte c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Writes at most `size` bytes to `to`, returns how many. */
+static inline ptrdiff_t
+fh_percent_decode(const fh_byte *p, ptrdiff_t size, char *to)
+{
+    const fh_byte *end = p + size;
+    char *start = to;
+    while (p < end) {
+        if (*p == '%' && end - p > 2 && fh_hex_value(p[1]) >= 0
+            && fh_hex_value(p[2]) >= 0) {
+            *to++ = (char)(fh_hex_value(p[1]) * 16 + fh_hex_value(p[2]));
+            p += 3;
+        } else {
+            *to++ = (char)*p++;
+        }
+    }
+    return to - start;
+}
+
 /* Offset where both forms of a scan first disagree on [p, end), or -1. */
 static inline int
 fh_scan_check(const fh_byte *p, const fh_byte *end)

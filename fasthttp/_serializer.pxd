@@ -5,12 +5,32 @@ cdef enum Framing:
     UNTIL_CLOSE = 3
 
 
+# What a field of the application's is to the server.
+cdef enum Role:
+    NO_ROLE = -1
+    PLAIN = 0
+    DATE = 1
+    SERVER = 2
+    CONTENT_LENGTH = 3
+    CONNECTION = 4
+    HOP_BY_HOP = 5
+
+cdef enum:
+    KNOWN_SLOTS = 64
+
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+
+
 cdef class ResponseSerializer:
     cdef readonly object server
     cdef char *data
     cdef Py_ssize_t size
     cdef Py_ssize_t _room
     cdef long long _second
+    cdef PyObject *_known[KNOWN_SLOTS]
+    cdef Role _roles[KNOWN_SLOTS]
     cdef char _date[38]         # "Date: " and IMF-fixdate and CR LF
 
     # What the last head said.
@@ -28,10 +48,15 @@ cdef class ResponseSerializer:
 
     cdef int _write_status(self, object status) except -1
     cdef int _write_field(self, object field, int *seen) except -1
-    cdef int _note(
-        self, const char *name, Py_ssize_t size, object value, int *seen
+    cdef int _refuse_value(self, object field) except -1
+    cdef Role _role_of(self, PyObject *name) except? NO_ROLE
+    cdef bint _act_on(
+        self, Role role, object value, const char *text, Py_ssize_t size,
+        int *seen
     ) except -1
-    cdef int _take_length(self, object value, int *seen) except -1
+    cdef int _take_length(
+        self, const char *text, Py_ssize_t size, int *seen
+    ) except -1
     cdef int _write_number(self, const char *name, long long value) except -1
     cdef int _write_date(self) except -1
     cdef char *_reserve(self, Py_ssize_t size) except NULL

@@ -47,6 +47,7 @@ cdef class Transport(BaseTransport):
     cdef int on_event(self, int mask) except -1
     cdef int receive(self) except -1
     cdef int settle(self) except -1
+    cdef int press(self) except -1
     cdef int flush_shared(self) except -1
     cdef int flush_queue(self) except -1
     cdef int consume(self, Py_ssize_t sent) except -1

@@ -6,6 +6,7 @@ one descriptor and every byte not yet sent on it.
 import logging
 import os
 import queue
+import sys
 
 cimport cython
 from cpython.bytes cimport (
@@ -13,7 +14,7 @@ from cpython.bytes cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EINTR, EPERM, EPROTO, errno
+    EAGAIN, EBADF, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 )
 from libc.string cimport memcpy, memset
 
@@ -81,6 +82,7 @@ cdef enum:
     BLOCKED = 0x100   # the kernel took only a part
     DIRTY = 0x200     # in Connections._dirty
     RESET = 0x400     # close with RST
+    LOST = 0x800      # the descriptor is somebody else's
 
 cdef enum:
     HIGH_WATER = 65536
@@ -88,6 +90,7 @@ cdef enum:
     SHARED_SIZE = 65536
     IOV_COUNT = 64
     TURN_BYTES = 4194304
+    MESSAGE_COST = 512
 
 # RFC 9112 section 9.6: how long to read on after the last answer.
 cdef double LINGER_IDLE = 2.0
@@ -97,6 +100,7 @@ cdef object error_log = logging.getLogger("fasthttp.error")
 
 
 @cython.final
+@cython.internal
 cdef class FileSegment:
     cdef object owner
     cdef int fd
@@ -164,15 +168,16 @@ cdef class Connections:
         cdef socklen_t size
         cdef int fd
         while limit > 0:
+            limit -= 1
             size = sizeof(peer)
             fd = fh_accept(listener, &peer, &size)
             if fd >= 0:
-                limit -= 1
                 self.adopt(fd, &peer, size, factory)
-            elif errno in (EINTR, ECONNABORTED, EPROTO, EPERM):
-                continue
-            else:
-                return 0 if errno == EAGAIN else errno
+            elif errno == EAGAIN:
+                return 0
+            elif errno in (EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                return errno
+            # Else the fault is that of one client: see accept(2).
         return 0
 
     cdef int adopt(
@@ -192,12 +197,12 @@ cdef class Connections:
                 raise TypeError(f"{protocol!r} is not a BaseProtocol")
             transport._protocol = <BaseProtocol>protocol
             transport._protocol.connection_made()
-            if self.server.draining:
+            if self.server.draining and not transport._flags & CLOSED:
                 transport._protocol.drain()
-        except Exception:
+        except BaseException:
             transport.fail("on_new_connection")
         else:
-            if not transport._flags & (CLOSING | PAUSED | BROKEN):
+            if not transport._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
                 transport.receive()
         transport.settle()
         self._current = None
@@ -219,6 +224,8 @@ cdef class Connections:
             ):
                 due.append(transport)
         for transport in due:
+            if transport._flags & CLOSED:
+                continue
             self._current = transport
             transport.expire()
             transport.settle()
@@ -233,7 +240,7 @@ cdef class Connections:
             self._current = transport
             try:
                 transport._protocol.drain()
-            except Exception:
+            except BaseException:
                 transport.fail("on_shutdown")
             transport.settle()
             self._current = None
@@ -300,9 +307,8 @@ cdef class Transport(BaseTransport):
         item = self._queue[self._first]
         if type(item) is not bytes:
             raise queue.Empty
-        self._queue[self._first] = None
-        self._first += 1
-        self._queued -= len(item)
+        self.consume(len(item))
+        self.mark_dirty()
         return item
 
     def empty(self):
@@ -312,6 +318,12 @@ cdef class Transport(BaseTransport):
         if self._owner._current is self:
             return self._queued + self._owner._tx_used
         return self._queued
+
+    cpdef bint full(self) except -1:
+        if self.queued() <= HIGH_WATER:
+            return False
+        self._flags |= THROTTLED
+        return True
 
     cpdef int write(self, data) except -1:
         cdef Py_ssize_t size
@@ -325,13 +337,26 @@ cdef class Transport(BaseTransport):
             return 0
         if self._queued > self._owner.max_queued > 0:
             error_log.warning(
-                "%s: closed, as %d bytes are queued and the peer does "
-                "not read", self._peername, self._queued
+                "%s: closed: %d bytes are queued, more than MAX_QUEUED",
+                self._peername, self._queued
             )
             return self.abort()
         self.keep_unsent()
         self.enqueue(data, size)
+        if self._queued > HIGH_WATER:
+            self.press()
         return self.mark_dirty()
+
+    cdef int press(self) except -1:
+        """Much is queued: send now; if that does not help, say so."""
+        self.flush()
+        if self._queued > HIGH_WATER and not self._flags & THROTTLED:
+            self._flags |= THROTTLED
+            try:
+                self._protocol.pause_writing()
+            except BaseException:
+                self.fail("on_pause_writing")
+        return 0
 
     cdef int write_raw(self, const char *data, Py_ssize_t size) except -1:
         cdef Connections owner = self._owner
@@ -364,14 +389,15 @@ cdef class Transport(BaseTransport):
         return self.mark_dirty()
 
     cpdef double now(self) except -1:
-        return self._owner.now
+        return fh_monotonic()
 
     cpdef bint has_input(self) except -1:
         cdef char byte
         return recv(self._fd, &byte, 1, MSG_PEEK) > 0
 
     cpdef int set_deadline(self, double seconds) except -1:
-        self._deadline = self._owner.now + seconds if seconds > 0 else 0
+        # Not the turn's time: what ran before may have taken long.
+        self._deadline = fh_monotonic() + seconds if seconds > 0 else 0
         return 0
 
     cpdef int pause_reading(self) except -1:
@@ -444,7 +470,7 @@ cdef class Transport(BaseTransport):
                     self._protocol.eof_received()
             elif errno != EAGAIN and errno != EINTR:
                 self._flags |= BROKEN
-        except Exception:
+        except BaseException:
             self.fail("on_data_received")
         return 0
 
@@ -453,25 +479,21 @@ cdef class Transport(BaseTransport):
         if self._flags & CLOSED:
             return 0
         self.flush()
-        if self._flags & BROKEN:
-            return self.finish()
-        if self._flags & THROTTLED:
-            if self._queued <= LOW_WATER:
-                self._flags &= ~THROTTLED
-                try:
-                    self._protocol.resume_writing()
-                except Exception:
-                    self.fail("on_resume_writing")
-                self.keep_unsent()
-                if self._queued or self._flags & (BROKEN | CLOSING):
-                    self._flags |= DIRTY
-                    self._owner._dirty.append(self)
-        elif self._queued > HIGH_WATER:
-            self._flags |= THROTTLED
+        if self._queued == 0:
+            self._flags &= ~BLOCKED
+            self._stall_deadline = 0
+        if self._flags & THROTTLED and self._queued <= LOW_WATER and (
+            not self._flags & BROKEN
+        ):
+            self._flags &= ~THROTTLED
             try:
-                self._protocol.pause_writing()
-            except Exception:
-                self.fail("on_pause_writing")
+                self._protocol.resume_writing()
+            except BaseException:
+                self.fail("on_resume_writing")
+            self.keep_unsent()
+            if self._queued:
+                self._flags |= DIRTY
+                self._owner._dirty.append(self)
         if self._flags & BROKEN:
             return self.finish()
         if (
@@ -551,6 +573,7 @@ cdef class Transport(BaseTransport):
         while self._queued and budget > 0:
             item = self._queue[self._first]
             is_file = type(item) is FileSegment
+            count = 0
             if is_file:
                 segment = <FileSegment>item
                 wanted = min(segment.count - self._sent, budget)
@@ -567,7 +590,6 @@ cdef class Transport(BaseTransport):
                     return 0
             else:
                 wanted = 0
-                count = 0
                 at = self._first
                 while at < len(self._queue) and count < IOV_COUNT:
                     item = self._queue[at]
@@ -600,7 +622,7 @@ cdef class Transport(BaseTransport):
                     self._flags |= BROKEN
                 return 0
             self.consume(sent)
-            budget -= sent
+            budget -= sent + count * MESSAGE_COST
             self._stall_deadline = 0
             # Of a file, a short count may also mean that it has ended.
             if sent < wanted and not is_file:
@@ -627,7 +649,7 @@ cdef class Transport(BaseTransport):
             self._queue[self._first] = None
             self._first += 1
         self._sent = sent
-        if self._first == len(self._queue) or self._first >= IOV_COUNT:
+        if 2 * self._first >= len(self._queue):
             del self._queue[:self._first]
             self._first = 0
         return 0
@@ -642,13 +664,19 @@ cdef class Transport(BaseTransport):
         if self._flags & BLOCKED:
             wanted |= OUT
             if self._stall_deadline == 0 and owner.write_timeout > 0:
-                self._stall_deadline = owner.now + owner.write_timeout
-        if wanted != self._watched:
+                self._stall_deadline = fh_monotonic() + owner.write_timeout
+        if wanted == self._watched:
+            return 0
+        try:
             if self._watched < 0:
                 owner._poller.register(self._fd, wanted)
             else:
                 owner._poller.modify(self._fd, wanted)
-            self._watched = wanted
+        except OSError as error:
+            error_log.error("%s: cannot be watched: %s", self._peername, error)
+            self._flags |= BROKEN
+            return self.finish()
+        self._watched = wanted
         return 0
 
     cdef int linger(self) except -1:
@@ -673,13 +701,19 @@ cdef class Transport(BaseTransport):
             self._deadline = 0
             try:
                 self._protocol.deadline_expired()
-            except Exception:
+            except BaseException:
                 self.fail("on_deadline")
         return 0
 
     cdef int fail(self, str where) except -1:
-        error_log.exception("%s: exception in %s", self._peername, where)
+        """An exception of the user's ends this connection only."""
         self._flags |= BROKEN
+        error = sys.exc_info()[1]
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        error_log.error(
+            "%s: exception in %s", self._peername, where, exc_info=error
+        )
         return 0
 
     cdef int finish(self) except -1:
@@ -693,24 +727,32 @@ cdef class Transport(BaseTransport):
             owner._tx_used = 0
         self._queue = None
         self._queued = 0
-        owner.handlers.pop(self._fd, None)
+        if owner.handlers.get(self._fd) is self:
+            del owner.handlers[self._fd]
         if self._watched >= 0:
-            owner._poller.unregister(self._fd)
-        if self._protocol is not None:
             try:
+                owner._poller.unregister(self._fd)
+            except OSError as error:
+                # The application has closed it: it is not ours any more.
+                error_log.error("%s: unregister: %s", self._peername, error)
+                self._flags |= LOST
+        try:
+            if self._protocol is not None:
                 self._protocol.connection_lost()
-            except Exception:
-                self.fail("on_connection_closed")
+        except BaseException:
+            self.fail("on_connection_closed")
+        finally:
             self._protocol = None
-        if self._flags & RESET:
-            reset.l_onoff = 1
-            reset.l_linger = 0
-            setsockopt(
-                self._fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)
-            )
-        c_close(self._fd)
-        self._fd = -1
-        owner.count -= 1
-        if owner.notify_closed:
-            owner.server._on_connection_closed()
+            if self._flags & RESET:
+                reset.l_onoff = 1
+                reset.l_linger = 0
+                setsockopt(
+                    self._fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)
+                )
+            if not self._flags & LOST:
+                c_close(self._fd)
+            self._fd = -1
+            owner.count -= 1
+            if owner.notify_closed:
+                owner.server._on_connection_closed()
         return 0

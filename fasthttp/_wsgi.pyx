@@ -4,42 +4,45 @@ Threads do no I/O: a pool thread runs the application and hands what it
 yields to the loop. An iterable is asked for more only while the client
 reads; it then goes on in the thread and the context it began in.
 """
-import contextvars
 import logging
 import os
 import queue
 import stat
 import sys
-import tempfile
 import threading
+import time
 from collections import deque
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.contextvars cimport (
+    PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
+)
 from cpython.dict cimport (
     PyDict_Copy, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 )
-from cpython.ref cimport Py_REFCNT
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 from posix.unistd cimport close as c_close
 
 from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody
 from fasthttp._parser cimport Field, Head, RequestParser, Span
 from fasthttp._protocol cimport BaseTransport
-from fasthttp._serializer cimport LENGTH
+from fasthttp._serializer cimport LENGTH, NO_BODY
 
-from fasthttp._parser import KNOWN_NAMES
+from fasthttp import _parser
 from fasthttp.errors import AppError
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t, Py_UCS4)
     char *PyUnicode_DATA "(char *)PyUnicode_DATA" (object)
+    ctypedef struct PyObject:
+        pass
+    # Of a pointer: as an object it would be held once more while counted.
+    Py_ssize_t Py_REFCNT(PyObject *)
 
 cdef enum:
-    HIGH_WATER = 65536
     # How much one application may yield before others get their turn.
     STEP_BYTES = 65536
     # What a chunk costs besides its bytes.
@@ -58,7 +61,7 @@ cdef str environ_key(str name):
     return sys.intern("HTTP_" + name.upper().replace("-", "_"))
 
 
-cdef tuple KEYS = tuple([environ_key(name) for name in KNOWN_NAMES])
+cdef tuple KEYS = tuple([environ_key(name) for name in _parser.KNOWN_NAMES])
 cdef str K_METHOD = sys.intern("REQUEST_METHOD")
 cdef str K_PATH = sys.intern("PATH_INFO")
 cdef str K_QUERY = sys.intern("QUERY_STRING")
@@ -84,8 +87,12 @@ class FileWrapper:
             self.close = filelike.close
 
     def __iter__(self):
-        while data := self.filelike.read(self.blksize):
-            yield data
+        return self
+
+    def __next__(self):
+        if data := self.filelike.read(self.blksize):
+            return data
+        raise StopIteration
 
 
 @cython.final
@@ -109,6 +116,7 @@ cdef class NoInput:
 
 
 @cython.final
+@cython.internal
 cdef class OwnedFile:
     """A descriptor of our own for a file that the application closes."""
 
@@ -142,6 +150,7 @@ cdef class WsgiGateway:
         self.config = config
         self.context = HttpContext(config, access_log)
         self._templates = {}
+        # With 22 entries a copy has room for 20 fields before it grows.
         self._base = {
             K_METHOD: "GET",
             "SCRIPT_NAME": "",
@@ -203,6 +212,8 @@ cdef class WsgiGateway:
         return template
 
 
+@cython.final
+@cython.internal
 cdef class WsgiProtocol(HttpProtocol):
     cdef WsgiGateway gateway
     cdef dict template
@@ -215,14 +226,19 @@ cdef class WsgiProtocol(HttpProtocol):
         cdef RequestParser parser = self.parser
         cdef Head *head = &parser.head
         cdef dict environ = PyDict_Copy(self.template)
-        cdef str target = self.latin1(head.target.start, head.target.size)
-        PyDict_SetItem(environ, K_METHOD, self.method(head))
-        PyDict_SetItem(environ, K_RAW_URI, target)
-        PyDict_SetItem(environ, K_REQUEST_URI, target)
+        cdef str target
+        if not self.method_is_get(head):
+            PyDict_SetItem(environ, K_METHOD, self.method(head))
+        if head.target.size > 1 or head.path.size == 0:
+            target = self.latin1(head.target.start, head.target.size)
+            PyDict_SetItem(environ, K_RAW_URI, target)
+            PyDict_SetItem(environ, K_REQUEST_URI, target)
         PyDict_SetItem(environ, K_REMOTE_ADDR, self.remote_addr)
         PyDict_SetItem(environ, K_REMOTE_PORT, self.remote_port)
-        if head.path.size != 1:
+        if head.path.size > 1:
             PyDict_SetItem(environ, K_PATH, self.path(head.path))
+        elif head.path.size == 0 and not head.has_authority:
+            PyDict_SetItem(environ, K_PATH, "")
         if head.query.size:
             PyDict_SetItem(
                 environ, K_QUERY,
@@ -239,12 +255,13 @@ cdef class WsgiProtocol(HttpProtocol):
         self.environ = environ
         return 0
 
+    cdef bint method_is_get(self, Head *head) noexcept:
+        """The method the template holds already."""
+        return head.method.size == 3 and memcmp(
+            self.parser.at(head.method.start), b"GET", 3
+        ) == 0
+
     cdef object method(self, Head *head):
-        cdef const unsigned char *text = self.parser.at(head.method.start)
-        if head.method.size == 3 and text[0] == c"G" and text[1] == c"E" and (
-            text[2] == c"T"
-        ):
-            return "GET"
         method = self.latin1(head.method.start, head.method.size)
         return sys.intern(method) if method in METHODS else method
 
@@ -310,28 +327,11 @@ cdef class WsgiProtocol(HttpProtocol):
     cdef object path(self, Span span):
         """Percent-decoded, each byte one latin-1 character (PEP 3333)."""
         cdef const unsigned char *text = self.parser.at(span.start)
-        cdef unsigned i = 0
-        cdef unsigned size = 0
-        cdef int high, low
-        cdef bytearray decoded
-        cdef char *to
         if memchr(text, c"%", span.size) is NULL:
             return self.latin1(span.start, span.size)
-        decoded = bytearray(span.size)
-        to = decoded
-        while i < span.size:
-            if text[i] == c"%" and i + 2 < span.size:
-                high = hex_value(text[i + 1])
-                low = hex_value(text[i + 2])
-                if high >= 0 and low >= 0:
-                    to[size] = <char>(high * 16 + low)
-                    size += 1
-                    i += 3
-                    continue
-            to[size] = text[i]
-            size += 1
-            i += 1
-        return PyUnicode_DecodeLatin1(to, size, NULL)
+        return _parser.percent_decoded(
+            (<const char *>text)[:span.size]
+        ).decode("latin-1")
 
     cdef int complete_request(self) except -1:
         cdef dict environ = self.environ
@@ -353,6 +353,7 @@ cdef class WsgiProtocol(HttpProtocol):
         call.protocol = self
         call.loop = self.server
         call.environ = environ
+        call.body = body
         self.call = call
         if self.gateway.pool is None:
             call.run()
@@ -375,14 +376,6 @@ cdef class WsgiProtocol(HttpProtocol):
         return 0
 
 
-cdef inline int hex_value(unsigned char c) noexcept:
-    if c"0" <= c <= c"9":
-        return c - c"0"
-    if c"a" <= (c | 0x20) <= c"f":
-        return (c | 0x20) - c"a" + 10
-    return -1
-
-
 # What the application's side hands to the loop's.
 cdef enum Output:
     RESPOND = 0     # the whole body
@@ -394,15 +387,20 @@ cdef enum Output:
     FAIL = 6
 
 
+@cython.final
+@cython.internal
 cdef class WsgiCall:
     """One request in the application: from its call to close()."""
 
     cdef WsgiGateway gateway
     cdef WsgiProtocol protocol      # None once the client is gone
     cdef dict environ
+    cdef RequestBody body
     cdef str status
     cdef object headers
     cdef bint started
+    cdef bint lazy              # the iterable makes its blocks when asked
+    cdef bint enough            # no more of the body will be sent
     cdef bint parked
     cdef bint done
     cdef object iterable
@@ -413,13 +411,13 @@ cdef class WsgiCall:
     cdef object thread
     cdef object outbox
     cdef object loop
-    cdef object spill
+    cdef OwnedFile spill
+    cdef long long spilled
 
     def __init__(self, WsgiGateway gateway):
         self.gateway = gateway
         self.start_response_method = self.start_response
         self.write_method = self.write
-        self.context = contextvars.copy_context()
 
     # For the application.
 
@@ -450,6 +448,9 @@ cdef class WsgiCall:
 
     cdef int run(self) except -1:
         """Call the application, or go on with what it returned."""
+        cdef WsgiProtocol protocol
+        if self.iterator is None:
+            self.context = PyContext_CopyCurrent()
         PyContext_Enter(self.context)
         try:
             if self.protocol is None:
@@ -461,17 +462,22 @@ cdef class WsgiCall:
         except BaseException as error:
             error_log.exception("exception in the application")
             self.emit(FAIL, None)
-            if isinstance(error, KeyboardInterrupt):
+            if self.thread is None and isinstance(error, KeyboardInterrupt):
                 raise
         finally:
             if self.done:
                 self.close()
             PyContext_Exit(self.context)
-        if self.done:
+        if self.done and self.thread is None:
+            protocol = self.protocol
             self.recycle()
+            if protocol is not None:
+                protocol.call = None
+                protocol.next_request()
         return 0
 
     cdef int call_application(self) except -1:
+        self.lazy = True
         cdef object result = self.gateway.app(
             self.environ, self.start_response_method
         )
@@ -485,9 +491,10 @@ cdef class WsgiCall:
                 )
             if type(result) is FileWrapper and self.emit_file(result):
                 return 0
-            if type(result) is list or type(result) is tuple:
+            self.lazy = type(result) is not list and type(result) is not tuple
+            if not self.lazy:
                 self.require_start()
-                self.start(sum([len(part) for part in result]))
+                self.start(sum([len(as_bytes(part)) for part in result]))
         self.iterator = iter(result)
         return 0
 
@@ -500,7 +507,9 @@ cdef class WsgiCall:
         """Ask for chunks until there are no more or enough for now."""
         cdef Py_ssize_t budget = STEP_BYTES
         cdef bytes chunk
+        cdef bint enough
         while self.protocol is not None:
+            enough = self.enough
             try:
                 chunk = as_bytes(next(self.iterator))
             except StopIteration:
@@ -510,6 +519,9 @@ cdef class WsgiCall:
                 return self.emit(FINISH, None)
             if chunk:
                 self.yielded(chunk)
+            if enough:
+                # Asked once more, as code may stand after its last yield.
+                return self.emit(FINISH, None)
             budget -= PyBytes_GET_SIZE(chunk) + CHUNK_COST
             if budget <= 0:
                 return self.emit(PARK, None)
@@ -549,23 +561,31 @@ cdef class WsgiCall:
         """PEP 3333: close() is called in every case."""
         iterable = self.iterable
         self.iterable = self.iterator = None
-        close = getattr(iterable, "close", None)
-        if close is not None:
-            try:
-                close()
-            except BaseException:
-                error_log.exception("exception in close() of a response")
+        if type(iterable) is not list:
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                if self.thread is None and self.protocol is not None:
+                    self.protocol.transport.flush()
+                try:
+                    close()
+                except BaseException:
+                    error_log.exception("exception in close() of a response")
+        if self.body is not None:
+            self.body.close()
+            self.body = None
         return 0
 
     cdef int recycle(self) except -1:
         """Serve the next request too, unless somebody still holds on."""
+        self.protocol = None
         if (
-            self.thread is None and self.gateway._spare is None
-            and Py_REFCNT(self.start_response_method) == 1
-            and Py_REFCNT(self.write_method) == 1
+            self.gateway._spare is None
+            and Py_REFCNT(<PyObject *>self.start_response_method) == 1
+            and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
-            self.status = self.headers = self.spill = None
-            self.started = self.done = self.parked = False
+            self.status = self.headers = self.spill = self.context = None
+            self.started = self.done = self.parked = self.enough = False
+            self.spilled = 0
             self.gateway._spare = self
         else:
             self.start_response_method = self.write_method = None
@@ -596,43 +616,60 @@ cdef class WsgiCall:
     cdef int apply(self, Output kind, object content) except -1:
         cdef WsgiProtocol protocol = self.protocol
         cdef OwnedFile file
+        if kind == PARK:
+            self.parked = True
+            if protocol is None or not protocol.transport.full():
+                self.loop.call_soon_threadsafe(self.go_on)
+            return 0
         if protocol is None:
             return 0
         if kind == RESPOND:
             protocol.send_response(self.status, self.headers, content)
+            protocol.end_response()
         elif kind == START:
-            return protocol.send_head(self.status, self.headers, content)
+            protocol.send_head(self.status, self.headers, content)
+            self.enough = protocol.framing == NO_BODY
+            return 0
         elif kind == WRITE:
             return self.apply_write(protocol, content)
         elif kind == WRITE_FILE:
             file = content[0]
             return protocol.send_file(file, file.fd, content[1], content[2])
-        elif kind == PARK:
-            self.parked = True
-            if protocol.transport.queued() <= HIGH_WATER:
-                self.loop.call_soon_threadsafe(self.go_on)
-            return 0
-        # The request is over; the connection may begin the next at once.
-        self.protocol = protocol.call = None
-        if kind == FAIL:
-            return protocol.fail_response()
-        return protocol.finish_response()
+        elif kind == FINISH:
+            protocol.end_response()
+        else:
+            protocol.fail_response()
+        if self.thread is not None:
+            self.protocol = protocol.call = None
+            protocol.next_request()
+        return 0
 
     cdef int apply_write(self, WsgiProtocol protocol, bytes data) except -1:
         cdef BaseTransport transport = protocol.transport
         if transport.queued() > SPILL_WATER:
             # Only write() can come here: it cannot be made to wait.
-            if self.spill is None:
-                self.spill = tempfile.TemporaryFile(buffering=0)
-            offset = self.spill.tell()
-            self.spill.write(data)
+            offset = self.spilled
+            self.spill_over(data)
             return protocol.send_file(
-                self.spill, self.spill.fileno(), offset, len(data)
+                self.spill, self.spill.fd, offset, len(data)
             )
         protocol.send_data(data)
+        if protocol.framing == LENGTH and protocol.remaining == 0:
+            self.enough = True
         # PEP 3333: no block is held back while the next one is made.
-        if protocol.framing != LENGTH or protocol.remaining:
+        if self.lazy:
             transport.flush()
+        return 0
+
+    cdef int spill_over(self, bytes data) except -1:
+        if self.spill is None:
+            import tempfile
+            with tempfile.TemporaryFile() as file:
+                self.spill = OwnedFile(os.dup(file.fileno()))
+        while data:
+            written = os.pwrite(self.spill.fd, data, self.spilled)
+            self.spilled += written
+            data = data[written:]
         return 0
 
     def go_on(self):
@@ -650,6 +687,8 @@ cdef bytes as_bytes(object chunk):
     return chunk
 
 
+@cython.final
+@cython.internal
 cdef class PoolThread:
     """A thread that runs the calls the loop gives it, one at a time."""
 
@@ -674,21 +713,25 @@ cdef class PoolThread:
             if call is None:
                 return
             call.run()
-            call.loop.call_soon_threadsafe(self.pool.release, self)
+            call.loop.call_soon_threadsafe(self.pool.release, self, call)
             call = None
 
 
+@cython.final
+@cython.internal
 cdef class ThreadPool:
     """Gives calls to idle threads; only the loop's thread calls it."""
 
     cdef list threads
     cdef list idle
-    cdef object waiting
+    cdef object waiting         # for a thread
+    cdef set calls              # that have one and are not done
 
     def __init__(self, int count):
         self.threads = [PoolThread(self, at + 1) for at in range(count)]
         self.idle = list(self.threads)
         self.waiting = deque()
+        self.calls = set()
 
     def submit(self, WsgiCall call):
         if self.idle:
@@ -697,6 +740,7 @@ cdef class ThreadPool:
             self.waiting.append(call)
 
     cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
+        self.calls.add(call)
         call.thread = thread
         call.outbox = deque()
         thread.jobs.put(call)
@@ -711,7 +755,9 @@ cdef class ThreadPool:
         else:
             thread.pending.append(call)
 
-    def release(self, PoolThread thread):
+    def release(self, PoolThread thread, WsgiCall call):
+        if call.done:
+            self.calls.discard(call)
         if thread.pending:
             thread.jobs.put(thread.pending.popleft())
         elif self.waiting:
@@ -720,7 +766,19 @@ cdef class ThreadPool:
             self.idle.append(thread)
 
     def close(self, timeout=None):
+        """After the loop has ended: what is parked comes to its close()."""
+        cdef PoolThread thread
+        cdef WsgiCall call
+        for call in self.calls:
+            call.protocol = None
+            (<PoolThread>call.thread).jobs.put(call)
+        for call in self.waiting:
+            call.close()
+        deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self.threads:
-            (<PoolThread>thread).jobs.put(None)
+            thread.jobs.put(None)
         for thread in self.threads:
-            (<PoolThread>thread).thread.join(timeout)
+            left = None
+            if deadline is not None:
+                left = max(deadline - time.monotonic(), 0)
+            thread.thread.join(left)

@@ -113,8 +113,11 @@ class Server:
     def url(self) -> str:
         """The URL of the first listening socket, without a final slash.
 
-        A socket on all interfaces is named by its loopback address.
+        A socket on all interfaces is named by its loopback address. Raises
+        RuntimeError before the first start.
         """
+        if not self._urls:
+            raise RuntimeError("the server was not started")
         url = self._urls[0].replace("//0.0.0.0:", "//127.0.0.1:")
         return url.replace("//[::]:", "//[::1]:")
 
@@ -157,9 +160,10 @@ class Server:
         """
         worker = self._open()
         self._loop_thread = threading.current_thread()
-        worker.announce()
         self._serve(
-            worker, signals=self._loop_thread is threading.main_thread()
+            worker,
+            signals=self._loop_thread is threading.main_thread(),
+            on_ready=worker.announce,
         )
 
     def __enter__(self) -> "Server":
@@ -174,9 +178,15 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _serve(self, worker: Worker, *, signals: bool = False) -> None:
+    def _serve(
+        self,
+        worker: Worker,
+        *,
+        signals: bool = False,
+        on_ready: Callable[[], object] | None = None,
+    ) -> None:
         try:
-            worker.run(signals=signals)
+            worker.run(signals=signals, on_ready=on_ready)
         finally:
             self._stopped.set()
 
@@ -188,12 +198,9 @@ class Server:
             opened.callback(close_listeners, self.sockets)
             self._names = [each.getsockname() for each in self.sockets]
             self._urls = [describe(each) for each in self.sockets]
-            write = AccessLog.to_logger if self.config.access_log else None
+            log = AccessLog.to_logger() if self.config.access_log else None
             self._worker = Worker(
-                self.app,
-                self.config,
-                self.sockets,
-                access_log=write() if write else None,
+                self.app, self.config, self.sockets, access_log=log
             )
             opened.pop_all()
             self._stopped.clear()

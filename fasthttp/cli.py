@@ -12,6 +12,7 @@ from .api import load_app
 from .config import (
     VERSION,
     Config,
+    Option,
     bind_address,
     parse_option,
     settings_from_environ,
@@ -54,14 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_option(
-    parser: argparse._ActionsContainer, option: "dataclasses.Field[Any]"
-) -> None:
+def _add_option(parser: argparse._ActionsContainer, option: Option) -> None:
     names = "--" + option.name.replace("_", "-"), *option.metadata["names"]
     default = option.default
     how: dict[str, Any] = {"metavar": option.metadata["metavar"]}
     if isinstance(default, bool):
         how = {"action": argparse.BooleanOptionalAction}
+        default = "on" if default else "off"
     elif isinstance(default, tuple):
         how["action"] = "append"
         default = " ".join(default)
@@ -110,18 +110,15 @@ def serve(spec: str, config: Config) -> None:
         app = load_app(spec)
         # dictConfig in the application disables loggers it does not name
         _log.disabled = False
-        worker = Worker(
-            app,
-            config,
-            listeners,
-            access_log=(
-                AccessLog.to_stream(sys.stdout) if config.access_log else None
-            ),
-        )
-        worker.announce()
-        if spec == DEMO:
-            _log.info("this is the demo; your own: fasthttp module:app")
-        worker.run(signals=True)
+        log = AccessLog.to_stream(sys.stdout) if config.access_log else None
+        worker = Worker(app, config, listeners, access_log=log)
+
+        def announce() -> None:
+            worker.announce()
+            if spec == DEMO:
+                _log.info("this is the demo; your own: fasthttp module:app")
+
+        worker.run(signals=True, on_ready=announce)
         _log.info("stopped")
     finally:
         close_listeners(listeners)

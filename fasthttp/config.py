@@ -163,6 +163,9 @@ class Config:
     )
     limit_request_head: int = _bytes(65536, "longest request head")
     limit_request_body: int = _bytes(1 << 30, "longest request body", least=0)
+    limit_chunk_extensions: int = _bytes(
+        16384, "most bytes of chunk extensions in one body", least=0
+    )
     body_memory: int = _bytes(
         1 << 20,
         "longest body held in memory; beyond it a temporary file is used",
@@ -239,12 +242,9 @@ def _environ_settings(
     # sd_listen_fds(3): the descriptors are ours only if the pid is
     if environ.get("LISTEN_PID") == str(os.getpid()):
         count = int(environ.get("LISTEN_FDS", "0"))
-        first = SD_LISTEN_FDS_START
-        if count:
-            yield (
-                "bind",
-                tuple(f"fd://{n}" for n in range(first, first + count)),
-            )
+        fds = range(SD_LISTEN_FDS_START, SD_LISTEN_FDS_START + count)
+        if fds:
+            yield "bind", tuple(f"fd://{fd}" for fd in fds)
     for option in dataclasses.fields(Config):
         text = environ.get(f"FASTHTTP_{option.name.upper()}")
         if text is None:

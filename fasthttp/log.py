@@ -15,6 +15,7 @@ LINE_TIME = "%Y-%m-%d %H:%M:%S %z"
 
 # strftime's %b follows the locale, Apache's format does not
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_log = logging.getLogger(ERROR_LOGGER)
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -55,11 +56,24 @@ class AccessLog:
 
     @classmethod
     def to_stream(cls, stream: TextIO) -> "AccessLog":
-        """Write to `stream`, each line at once."""
+        """Write to `stream`, each line at once.
+
+        Where that fails, say, because the reader of a pipe has left, the
+        lines are dropped and the server's own log says so once.
+        """
+        broken = False
 
         def write(line: str) -> None:
-            stream.write(line)
-            stream.flush()
+            nonlocal broken
+            try:
+                stream.write(line)
+                stream.flush()
+            except OSError as error:
+                if not broken:
+                    _log.error("cannot write the access log: %s", error)
+                broken = True
+            else:
+                broken = False
 
         return cls(write, "\n")
 

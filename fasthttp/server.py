@@ -5,7 +5,7 @@ It knows descriptors and callbacks; what the bytes mean is the protocol's.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import heapq
 import itertools
 import logging
@@ -14,7 +14,10 @@ import os
 import select
 import signal
 import socket
+import struct
+import sys
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +41,10 @@ MAX_ACCEPTS = 256
 MAX_BACKLOG = 65535
 SWEEP_INTERVAL = 0.25
 ACCEPT_PAUSE = 1.0
-OUT_OF_RESOURCES = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOBUFS,
-    errno.ENOMEM,
-}
+WARN_INTERVAL = 60.0
+HANDSHAKE_TIME = 0.05
+SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
 
 
 class SelectorPoller:
@@ -55,12 +56,11 @@ class SelectorPoller:
         self._selector = selectors.DefaultSelector()
 
     def register(self, fd: int, mask: int) -> None:
+        self.unregister(fd)
         if events := self._events(mask):
             self._selector.register(fd, events)
 
-    def modify(self, fd: int, mask: int) -> None:
-        self.unregister(fd)
-        self.register(fd, mask)
+    modify = register
 
     def unregister(self, fd: int) -> None:
         if fd in self._selector.get_map():
@@ -99,6 +99,7 @@ class TimerHandle:
 
     def cancel(self) -> None:
         self.callback = None
+        self.args = ()
 
 
 class AsyncSocketServer:
@@ -110,12 +111,15 @@ class AsyncSocketServer:
 
     `RX_CHUNKSIZE` is the most bytes a hook is handed at once, `MAX_QUEUED`
     the unsent bytes above which a client that does not read is cut off, and
-    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever).
+    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever). With
+    `SHARED_SOCKETS` others accept from the same sockets: a stop leaves the
+    clients that wait there to them.
     """
 
     RX_CHUNKSIZE = 65536
     MAX_QUEUED = 64 << 20
     WRITE_TIMEOUT = 30.0
+    SHARED_SOCKETS = False
 
     def __init__(
         self, host: str, port: int, prot: Factory, *, backlog: int = 15
@@ -166,7 +170,8 @@ class AsyncSocketServer:
         self.draining = False
         self._max_connections = max_connections
         self._running = True
-        self._interrupted = False
+        self._looping = False
+        self._warned: dict[str, float] = {}
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = (
             deque()
         )
@@ -174,7 +179,7 @@ class AsyncSocketServer:
         self._timer_ids = itertools.count()
         self._due = math.inf
         self._next_sweep = math.inf
-        self._listening: set[socket.socket] = set()
+        self._listening: dict[socket.socket, int] = {}
         self._poller = make_poller()
         self._connections = Connections(
             self,
@@ -183,11 +188,11 @@ class AsyncSocketServer:
             self.WRITE_TIMEOUT if write_timeout is None else write_timeout,
             self.MAX_QUEUED,
         )
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
         self._woken = False
-        self._watch(self._wake_read, self._on_wake_up)
+        self._watch(self._wake_read.fileno(), self._on_wake_up)
         for listener in sockets:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
@@ -199,6 +204,7 @@ class AsyncSocketServer:
 
     def accept_clients(self) -> None:
         """Serve until `shutdown()` or Ctrl-C, which closes all clients."""
+        self._looping = True
         restore = self._catch_signals()
         connections = self._connections
         connections.enter()
@@ -217,12 +223,14 @@ class AsyncSocketServer:
                     if connections.count and self._next_sweep == math.inf:
                         self._next_sweep = now + SWEEP_INTERVAL
                         self._due = min(self._due, self._next_sweep)
-                    timeout = self._due - now if self._due < math.inf else -1
-                    timeout = max(timeout, 0.0) if timeout != -1 else -1
+                    timeout = -1.0
+                    if self._due < math.inf:
+                        timeout = max(self._due - time.monotonic(), 0.0)
         except KeyboardInterrupt:
             log.info("caught keyboard interrupt, closing all clients")
         finally:
             restore()
+            self._looping = False
             self.close()
 
     def call_soon_threadsafe(
@@ -232,19 +240,16 @@ class AsyncSocketServer:
         self._calls.append((callback, args))
         if not self._woken:
             self._woken = True
-            try:
-                os.write(self._wake_write, b"\0")
-            except OSError as error:
-                # A full pipe wakes the loop as well; a closed one has none.
-                if error.errno not in (errno.EAGAIN, errno.EBADF):
-                    raise
+            # Full, it wakes the loop as well; closed, there is no loop.
+            with contextlib.suppress(OSError):
+                self._wake_write.send(b"\0")
 
     def call_later(
         self, seconds: float, callback: Callable[..., object], *args: Any
     ) -> TimerHandle:
         """Run `callback(*args)` in `seconds`; from the loop's thread."""
         handle = TimerHandle(callback, args)
-        due = self._connections.now + seconds
+        due = time.monotonic() + seconds
         heapq.heappush(self._timers, (due, next(self._timer_ids), handle))
         self._due = min(self._due, due)
         return handle
@@ -259,16 +264,22 @@ class AsyncSocketServer:
         self.call_soon_threadsafe(self._drain, timeout)
 
     def close(self) -> None:
-        """Close the listening sockets and every connection."""
-        self._running = False
+        """Close the listening sockets and every connection at once."""
+        self._stop()
+        if self._looping:
+            # accept_clients() comes back here when its turn is over.
+            self.call_soon_threadsafe(self._stop)
+            return
         self._connections.abort()
         for listener in self.sockets:
-            listener.close()
-        if self._wake_read >= 0:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            _close_listener(listener)
+        if self._wake_read.fileno() >= 0:
+            self._wake_read.close()
+            self._wake_write.close()
             self._poller.close()
-            self._wake_read = self._wake_write = -1
+
+    def _stop(self) -> None:
+        self._running = False
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         self._connections.handlers[fd] = handler
@@ -276,25 +287,26 @@ class AsyncSocketServer:
 
     def _listen(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0 and listener not in self._listening:
-            self._listening.add(listener)
+            self._listening[listener] = listener.fileno()
             self._watch(
                 listener.fileno(), lambda: self._on_acceptable(listener)
             )
 
     def _unlisten(self, listener: socket.socket) -> None:
         if listener in self._listening:
-            self._listening.remove(listener)
-            del self._connections.handlers[listener.fileno()]
-            self._poller.unregister(listener.fileno())
+            fd = self._listening.pop(listener)
+            del self._connections.handlers[fd]
+            with contextlib.suppress(OSError):  # the program has closed it
+                self._poller.unregister(fd)
 
     def _listen_all(self) -> None:
-        self._connections.notify_closed = self.draining
         if not self.draining:
+            self._connections.notify_closed = False
             for listener in self.sockets:
                 self._listen(listener)
 
     def _room(self) -> int:
-        if not self._max_connections:
+        if not self._max_connections or self.draining:
             return MAX_ACCEPTS
         return min(MAX_ACCEPTS, self._max_connections - self._connections.count)
 
@@ -302,8 +314,8 @@ class AsyncSocketServer:
         failure = self._connections.accept(
             listener.fileno(), self.prot, self._room()
         )
-        if failure in OUT_OF_RESOURCES:
-            log.error(
+        if failure:
+            self._warn_seldom(
                 "cannot accept: %s; trying again in %g s or when a "
                 "connection closes (%d are open)",
                 os.strerror(failure),
@@ -311,29 +323,34 @@ class AsyncSocketServer:
                 self._connections.count,
             )
             self.call_later(ACCEPT_PAUSE, self._listen_all)
-        elif failure:
-            raise OSError(failure, os.strerror(failure))
         elif self._room() > 0:
             return
         else:
-            log.warning(
+            self._warn_seldom(
                 "the limit of %d connections is reached; further clients wait",
                 self._max_connections,
             )
         for each in self.sockets:
             self._unlisten(each)
-        self._connections.notify_closed = True
+        self._connections.notify_closed = not self.draining
+
+    def _warn_seldom(self, message: str, *args: Any) -> None:
+        """What lasts is told at most once in WARN_INTERVAL seconds."""
+        now = time.monotonic()
+        if now >= self._warned.get(message, -math.inf) + WARN_INTERVAL:
+            self._warned[message] = now
+            log.warning(message, *args)
 
     def _on_connection_closed(self) -> None:
         if not self.draining:
             self.call_soon_threadsafe(self._listen_all)
             self._connections.notify_closed = False
         elif not self._connections.count:
-            self._running = False
+            self._stop()
 
     def _on_wake_up(self) -> None:
         # Only then, or a byte written in between would be the last.
-        os.read(self._wake_read, 4096)
+        self._wake_read.recv(4096)
         self._woken = False
 
     def _run_calls(self) -> None:
@@ -345,8 +362,10 @@ class AsyncSocketServer:
         if now >= self._next_sweep:
             self._connections.sweep()
             self._next_sweep = math.inf
+        due = []
         while self._timers and self._timers[0][0] <= now:
-            handle = heapq.heappop(self._timers)[2]
+            due.append(heapq.heappop(self._timers)[2])
+        for handle in due:
             if handle.callback is not None:
                 self._call(handle.callback, handle.args)
         self._due = min(
@@ -359,44 +378,99 @@ class AsyncSocketServer:
     ) -> None:
         try:
             callback(*args)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             log.exception("exception in %r", callback)
 
     def _drain(self, timeout: float | None) -> None:
         if not self.draining:
             self.draining = True
-            for listener in self.sockets:
-                if listener in self._listening:
-                    self._connections.accept(
-                        listener.fileno(), self.prot, MAX_BACKLOG
-                    )
-                self._unlisten(listener)
-                listener.close()
-            self._connections.notify_closed = True
+            self._connections.notify_closed = False
             self._connections.drain()
-        if timeout == 0 or not self._connections.count:
-            self._running = False
+            if self.SHARED_SOCKETS:
+                self._close_listeners()
+            elif any([_refuse_new_clients(each) for each in self.sockets]):
+                # Handshakes under way come to their end.
+                self.call_later(HANDSHAKE_TIME, self._accept_last)
+            else:
+                self._accept_last()
+        if timeout == 0:
+            self._stop()
         elif timeout is not None:
             self.call_later(timeout, self._cut)
+
+    def _accept_last(self) -> None:
+        for listener in self.sockets:
+            if listener.fileno() >= 0:
+                self._connections.accept(
+                    listener.fileno(), self.prot, MAX_BACKLOG
+                )
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        for listener in self.sockets:
+            self._unlisten(listener)
+            _close_listener(listener)
+        self._connections.notify_closed = True
+        if not self._connections.count:
+            self._stop()
 
     def _cut(self) -> None:
         log.warning(
             "closing %d connections that did not finish in time",
             self._connections.count,
         )
-        self._running = False
+        self._stop()
 
     def _catch_signals(self) -> Callable[[], None]:
         """Let a signal end a wait that starts just after it arrived."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         previous = signal.set_wakeup_fd(
-            self._wake_write, warn_on_full_buffer=False
+            self._wake_write.fileno(), warn_on_full_buffer=False
         )
         if previous != -1:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return lambda: None
         return lambda: _forget_wakeup_fd()
+
+
+def _refuse_new_clients(listener: socket.socket) -> bool:
+    """Let the kernel drop new SYNs, where it can: Linux, TCP.
+
+    What it takes between the last accept(2) and close(2) would be reset.
+    """
+    if sys.platform != "linux" or listener.family == socket.AF_UNIX:
+        return False
+    if listener.fileno() < 0:
+        return False
+    # Of the TCP header's byte 13: SYN without ACK is dropped.
+    code = [
+        (0x30, 0, 0, 13),  # load the flags
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # only SYN?
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass
+    ]
+    import ctypes
+
+    packed = b"".join(struct.pack("HBBI", *each) for each in code)
+    filters = ctypes.create_string_buffer(packed)
+    program = struct.pack("HP", len(code), ctypes.addressof(filters))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    except OSError:
+        return False
+    return True
+
+
+def _close_listener(listener: socket.socket) -> None:
+    # The filter is the socket's: whoever else holds it needs new clients.
+    if sys.platform == "linux" and listener.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    listener.close()
 
 
 def _forget_wakeup_fd() -> None:

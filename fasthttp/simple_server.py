@@ -13,6 +13,7 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .config import Config
+from .errors import AppError
 from .log import clf_time, escape
 from .server import AsyncSocketServer
 from .worker import Worker
@@ -25,8 +26,9 @@ App: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class _OneRequestServer(AsyncSocketServer):
-    def _accept_backlog(self, listener: socket.socket) -> None:
-        """Leave the clients that wait to the next call."""
+    """Leaves the clients that wait to the next call."""
+
+    SHARED_SOCKETS = True
 
 
 class _OneRequestWorker(Worker):
@@ -202,9 +204,11 @@ class WSGIServer:
 
         When none comes within `timeout` seconds, call `handle_timeout`.
         """
-        limits = [self.socket.gettimeout(), self.timeout]
-        timeout = min((each for each in limits if each), default=None)
-        if select.select([self.socket], [], [], timeout)[0]:
+        limits = self.socket.gettimeout(), self.timeout
+        timeout = min((x for x in limits if x is not None), default=None)
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        if poller.poll(None if timeout is None else timeout * 1000):
             self._run(once=True)
         else:
             self.handle_timeout()
@@ -261,8 +265,6 @@ class WSGIServer:
             self._idle.set()
 
     def _make_worker(self, once: bool) -> Worker:
-        listener = self.socket.dup()
-
         def log(
             address: str, line: str, status: int, size: int, *fields: Any
         ) -> None:
@@ -275,10 +277,11 @@ class WSGIServer:
             "worker_connections": 1 if once else Config.worker_connections,
             **self.settings,
         }
+        config = Config(**settings)
         make = _OneRequestWorker if once else Worker
-        worker = make(
-            self._answer, Config(**settings), [listener], access_log=log
-        )
+        # a copy, because the worker closes what it is given
+        sockets = [self.socket.dup()]
+        worker = make(self._answer, config, sockets, access_log=log)
         return worker
 
     def _is_threading(self) -> bool:
@@ -289,10 +292,11 @@ class WSGIServer:
         self, environ: Environ, start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         own = {key: environ.pop(key) for key in list(environ) if "." in key}
-        client = environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"])
+        if self.application is None:
+            raise AppError("set_app() was not called")
+        client = environ["REMOTE_ADDR"], int(environ["REMOTE_PORT"] or 0)
         handler = self.RequestHandlerClass(environ, client, self)
         own["wsgi.errors"] = handler.get_stderr()
-        assert self.application is not None, "set_app() was not called"
         return self.application(handler.get_environ() | own, start_response)
 
     def _log(

@@ -59,19 +59,27 @@ class Worker:
         for listener in self.server.sockets:
             _log.info("listening at %s", describe(listener))
 
-    def run(self, *, signals: bool = False) -> None:
+    def run(
+        self,
+        *,
+        signals: bool = False,
+        on_ready: Callable[[], object] | None = None,
+    ) -> None:
         """Serve until `stop()`; then the sockets are closed.
 
-        With `signals`, SIGTERM and the first SIGINT stop gracefully, a
+        `on_ready` is called when a signal or a client may come. With `signals`, SIGTERM and the first SIGINT stop gracefully, a
         second SIGINT and SIGQUIT at once; only for the main thread.
         """
         self.gateway.start()
-        try:
-            with self._handlers() if signals else contextlib.nullcontext():
+        with self._handlers() if signals else contextlib.nullcontext():
+            try:
+                if on_ready is not None:
+                    on_ready()
                 self.server.accept_clients()
-        finally:
-            # an application may go on though its client has left
-            self.gateway.close(max(0.0, self._deadline - time.monotonic()))
+            finally:
+                # an application may go on though its client has left
+                left = self._deadline - time.monotonic()
+                self.gateway.close(max(0.0, left))
 
     def stop(self, timeout: float | None = None) -> None:
         """Finish open requests, then end `run()`; from any thread.

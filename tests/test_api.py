@@ -77,6 +77,8 @@ def test_several_servers_in_one_process():
 
 def test_stop_may_be_repeated_and_start_too():
     server = fasthttp.Server(app, port=0)
+    with pytest.raises(RuntimeError, match="not started"):
+        assert server.url
     server.stop()
     for _ in range(2):
         server.start()

@@ -48,6 +48,29 @@ def test_nothing_of_the_request_leaves_its_field():
     assert line.endswith(f'"{safe}" 200 1 "{safe}" "{safe}"')
 
 
+class FullDisk(io.StringIO):
+    full = True
+
+    def flush(self):
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(caplog):
+    stream = FullDisk()
+    access_log = log.AccessLog.to_stream(stream)
+    call = ("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    access_log(*call)
+    access_log(*call)
+    assert len(caplog.messages) == 1
+    assert "No space left" in caplog.messages[0]
+    stream.full = False
+    access_log(*call)
+    stream.full = True
+    access_log(*call)
+    assert len(caplog.messages) == 2
+
+
 def test_percent_signs_are_text(caplog):
     with caplog.at_level(logging.INFO, log.ACCESS_LOGGER):
         log.AccessLog.to_logger()("::1", "GET /%s%d", 200, 1, "", "", 0.0)

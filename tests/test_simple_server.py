@@ -243,12 +243,13 @@ def test_a_threading_mix_in(serving):
     assert [answers for _, answers in calls] == [["met"], ["met"]]
 
 
-def test_handle_request_serves_one(make):
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_handle_request_serves_one(make, connection):
     server = make()
     clients = []
     for _ in range(3):
         client = http.client.HTTPConnection(*server.server_address)
-        client.request("GET", "/")
+        client.request("GET", "/", headers={"Connection": connection})
         clients.append(client)
     for served in (1, 2, 3):
         server.handle_request()

@@ -1,0 +1,93 @@
+"""One HTTP/1.1 connection: requests in order, one answer for each."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, final
+
+from typing_extensions import disjoint_base
+
+from ._parser import RequestHead, RequestParser
+from ._protocol import BaseProtocol
+from .config import Config
+
+_AccessLog = Callable[[str, str, int, int, str, str, float], object]
+
+@disjoint_base
+class HttpContext:
+    """What all connections of one loop and configuration share."""
+
+    def __init__(
+        self, config: Config | None = None, access_log: _AccessLog | None = None
+    ) -> None: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def access_log(self) -> _AccessLog | None: ...
+    def new_parser(self) -> RequestParser: ...
+
+@final
+class RequestBody:
+    """A body being collected: in memory up to a limit, then in a file."""
+
+    def __new__(cls, memory: int) -> RequestBody: ...
+
+@disjoint_base
+class Request(RequestHead):
+    """A whole request, its body collected."""
+
+    @property
+    def remote(self) -> Any:
+        """The client's address: (host, port, ...), or "" if it has none."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body; reads it into memory if it is in a file."""
+
+    @property
+    def stream(self) -> Any:
+        """The body as a binary file, from its start."""
+
+@disjoint_base
+class HttpProtocol(BaseProtocol):
+    """Serves HTTP/1.1 on one connection; override `on_request`.
+
+    `config` and `access_log` are read from the class, once for each server.
+    Requests come one at a time; the next one when the answer has ended.
+    The answer is `respond`, or `start`, `write` any number of times, `end`,
+    from the loop's thread, now or later. Once the client is gone they do
+    nothing; `on_connection_closed` tells of it.
+    """
+
+    config: ClassVar[Config | None]
+    access_log: ClassVar[_AccessLog | None]
+    def on_request(self, request: Request) -> None:
+        """A request has arrived whole; answers 404 unless overridden.
+
+        An exception is logged and answered with 500.
+        """
+
+    def respond(
+        self,
+        status: int | str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: str | bytes = b"",
+    ) -> None:
+        """Answer with a whole body; text is sent as UTF-8.
+
+        Raises AppError if no request waits for an answer, or for a status
+        or header that may not reach the wire.
+        """
+
+    def start(
+        self, status: int | str, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Begin an answer whose body comes by `write`; AppError as above.
+
+        Without a Content-Length the body is sent in chunks, or to a client
+        of HTTP/1.0 until the connection closes.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body; AppError before `start`."""
+
+    def end(self) -> None:
+        """The answer is complete; AppError before `start`."""

@@ -1,0 +1,108 @@
+"""An incremental, strict parser of HTTP/1.1 requests (RFC 9112); no I/O."""
+
+from typing import final
+
+from typing_extensions import Buffer, disjoint_base
+
+KNOWN_NAMES: tuple[str, ...]
+VECTOR: str
+
+def scans_agree(data: bytes) -> bool:
+    """True if the vector scans find what the scalar ones find in `data`."""
+
+def percent_decoded(text: bytes) -> bytes:
+    """RFC 3986, 2.1; what is no escape stays as it is."""
+
+@disjoint_base
+class RequestHead:
+    """What stands before a body: request line and header fields."""
+
+    @property
+    def method(self) -> str:
+        """The method as sent; methods are case-sensitive."""
+
+    @property
+    def target(self) -> str:
+        """The request target as sent (RFC 9112, 3.2)."""
+
+    @property
+    def path(self) -> str:
+        """The target's path, percent-decoded as UTF-8 (surrogateescape)."""
+
+    @property
+    def query(self) -> str:
+        """What follows the target's "?", not decoded."""
+
+    @property
+    def authority(self) -> str:
+        """host[:port] of the target if it has one, else the Host field."""
+
+    @property
+    def version(self) -> str:
+        """ "1.1" or "1.0"."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client wants the connection to persist."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """(name in lower case, value as latin-1), in the order sent."""
+
+    def header(self, name: str, default: str | None = None) -> str | None:
+        """The field's value, repeats joined by ", "; else `default`."""
+
+@final
+class EndOfMessage:
+    """The request is complete; `trailers` are as `RequestHead.headers`."""
+
+    @property
+    def trailers(self) -> list[tuple[str, str]]: ...
+    def __init__(self, trailers: list[tuple[str, str]]) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class RequestParser:
+    """Turns bytes, cut anywhere, into the requests they hold.
+
+    Sizes are bytes. A request over a limit raises PeerError with 414 (line),
+    431 (fields, field size, head) or 413 (body, the extensions of all its
+    chunks); the message names the limit. ValueError for a limit below its
+    least value or above 2**30 - 1.
+    """
+
+    @property
+    def limit_request_line(self) -> int: ...
+    @property
+    def limit_request_fields(self) -> int: ...
+    @property
+    def limit_request_field_size(self) -> int: ...
+    @property
+    def limit_request_head(self) -> int: ...
+    @property
+    def limit_request_body(self) -> int: ...
+    @property
+    def limit_chunk_extensions(self) -> int: ...
+    def __new__(
+        cls,
+        *,
+        limit_request_line: int = 8192,
+        limit_request_fields: int = 100,
+        limit_request_field_size: int = 16384,
+        limit_request_head: int = 65536,
+        limit_request_body: int = 1 << 30,
+        limit_chunk_extensions: int = 16384,
+    ) -> RequestParser: ...
+    def receive_data(
+        self, data: Buffer
+    ) -> list[RequestHead | bytes | EndOfMessage]:
+        """Take bytes in, return the events they complete, in order.
+
+        An event is a RequestHead, bytes of its body, or EndOfMessage.
+        Raises PeerError when the bytes are no HTTP/1.x request, at the next
+        call if there were events before it; the parser then takes no more.
+        """
+
+    @property
+    def between_messages(self) -> bool:
+        """True when no request has begun and none is unfinished."""

@@ -1,0 +1,1 @@
+"""A Django project that does what such projects do."""

@@ -1,0 +1,815 @@
+"""One connection: every byte arrives, or the connection ends; once."""
+
+import itertools
+import os
+import queue
+import random
+import socket
+import threading
+import time
+import weakref
+from contextlib import ExitStack
+
+import pytest
+from fakes import (
+    POLLERS,
+    ErrorLog,
+    Probe,
+    Probes,
+    connect,
+    count_polls,
+    halted,
+    in_loop,
+    listen,
+    overriding,
+    read_all,
+    read_exactly,
+    reset,
+    serving,
+    use_poller,
+)
+
+from fasthttp import AsyncSocketServer
+
+HIGH_WATER = 65536
+LOW_WATER = 16384
+MUCH = 1 << 22
+
+
+@pytest.fixture(autouse=True, params=POLLERS)
+def poller(request, monkeypatch):
+    use_poller(request.param, monkeypatch)
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def error_log():
+    with ErrorLog() as log:
+        yield log
+
+
+@pytest.fixture
+def start(stack):
+    """Starts a server whose connections have small buffers."""
+
+    def start(prot, *, cls=AsyncSocketServer, **options):
+        server = cls.from_sockets([listen()], prot, **options)
+        return stack.enter_context(serving(server))
+
+    return start
+
+
+@pytest.fixture
+def link(stack, start):
+    """One connection: its server, the client's socket, its protocol."""
+
+    def link(protocol=Probe, **options):
+        probes = Probes(protocol)
+        server = start(probes, **options)
+        peer = stack.enter_context(connect(server.port, small=True))
+        probe = probes.next()
+        probe.wait_for("new")
+        return server, peer, probe
+
+    return link
+
+
+class Echo(Probe):
+    def on_data_received(self, data):
+        super().on_data_received(data)
+        self.send(data)
+
+
+def turn(server, times=3):
+    """Let the loop handle what is there already."""
+    for _ in range(times):
+        in_loop(server, lambda: None)
+
+
+# Sending.
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [0, 1, 0, 2],
+        [1] * 5000,
+        [HIGH_WATER - 1, 1, 1],
+        [HIGH_WATER, HIGH_WATER + 1, 0, 7],
+        [MUCH],
+        [random.Random(5).randrange(3000) for _ in range(700)],
+    ],
+    ids=["empty ones", "tiny", "at the mark", "above", "large", "random"],
+)
+def test_every_byte_arrives_in_order(link, sizes):
+    server, peer, probe = link()
+    stream = os.urandom(sum(sizes))
+    ends = list(itertools.accumulate(sizes))
+    messages = [
+        stream[end - size : end] for end, size in zip(ends, sizes, strict=True)
+    ]
+    random_sizes = random.Random(6)
+
+    def send_all():
+        for message in messages:
+            probe.send(message)
+
+    in_loop(server, send_all)
+    received = bytearray()
+    while len(received) < len(stream):
+        received += peer.recv(random_sizes.randrange(1, 100_000))
+    assert received == stream
+    turn(server)
+    assert in_loop(server, probe.trans.queued) == 0
+
+
+def test_what_may_be_sent(link):
+    server, peer, probe = link()
+    data = bytearray(b"mutable")
+    for message in ("täxt", b"bytes", data, memoryview(b"view")[1:]):
+        in_loop(server, probe.send, message)
+    data[:] = b"changed"
+    expected = "täxt".encode() + b"bytes" + b"mutable" + b"iew"
+    assert read_exactly(peer, len(expected)) == expected
+    for message in (5, None, ["list"]):
+        with pytest.raises(TypeError):
+            in_loop(server, probe.send, message)
+
+
+def test_flush_sends_while_the_hook_goes_on(link):
+    read = threading.Event()
+
+    def answer(probe):
+        probe.send(b"now")
+        probe.trans.flush()
+        assert read.wait(5)
+        probe.send(b"later")
+
+    _server, peer, _probe = link(overriding("on_data_received", answer))
+    peer.sendall(b"x")
+    assert read_exactly(peer, 3) == b"now"
+    read.set()
+    assert read_exactly(peer, 5) == b"later"
+
+
+def test_send_from_other_threads(link):
+    server, peer, probe = link()
+    threads = [
+        threading.Thread(
+            target=lambda name: [
+                probe.send(b"%c%05d" % (name, at)) for at in range(500)
+            ],
+            args=(name,),
+        )
+        for name in b"abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    received = read_exactly(peer, 4 * 500 * 6)
+    for thread in threads:
+        thread.join()
+    messages = [received[at : at + 6] for at in range(0, len(received), 6)]
+    for name in b"abcd":
+        mine = [int(each[1:]) for each in messages if each[0] == name]
+        assert mine == list(range(500))
+    probe.send(b"the last")
+    probe.close_socket_connection()
+    probe.send(b"too late")
+    assert read_all(peer) == b"the last"
+    probe.wait_for("closed")
+    probe.send(b"to nobody")
+    probe.close_socket_connection()
+    turn(server)
+    assert probe.calls == ["new", "closed"]
+
+
+def test_abort_from_another_thread(link):
+    _server, peer, probe = link()
+    probe.trans.abort()
+    with pytest.raises(ConnectionResetError):
+        peer.recv(1)
+    probe.wait_for("closed")
+
+
+def test_send_to_others(stack, start):
+    probes = Probes()
+    server = start(probes)
+    peers = [stack.enter_context(connect(server.port)) for _ in range(3)]
+    made = [probes.next() for _ in peers]
+
+    def broadcast():
+        for at, probe in enumerate(made):
+            probe.send(b"to %d" % at)
+
+    in_loop(server, broadcast)
+    for at, peer in enumerate(peers):
+        assert read_exactly(peer, 4) == b"to %d" % at
+
+
+# Water marks.
+
+
+def test_pause_and_resume(link):
+    server, peer, probe = link()
+    paused_at = []
+
+    def fill():
+        while "pause" not in probe.calls:
+            probe.send(bytes(10_000))
+        paused_at.append(probe.trans.queued())
+        for _ in range(10):
+            probe.send(bytes(10_000))
+        return probe.trans.queued()
+
+    queued = in_loop(server, fill)
+    assert HIGH_WATER < paused_at[0] <= HIGH_WATER + 10_000
+    assert queued == paused_at[0] + 100_000
+    turn(server)
+    assert probe.calls == ["new", "pause"]
+    levels = []
+    resumed = threading.Event()
+    probe.on_resume_writing = lambda: (
+        levels.append(probe.trans.queued()),
+        resumed.set(),
+    )
+    while not resumed.is_set():
+        assert peer.recv(1000)
+        turn(server, 1)
+    assert levels[0] <= LOW_WATER
+    assert probe.calls == ["new", "pause"]
+
+
+def test_pauses_and_resumes_alternate(link):
+    class Source(Probe):
+        left = 200
+
+        def on_data_received(self, data):
+            self.go_on()
+
+        def on_resume_writing(self):
+            super().on_resume_writing()
+            self.go_on()
+
+        def go_on(self):
+            while self.left and self.calls.count("pause") == self.calls.count(
+                "resume"
+            ):
+                self.left -= 1
+                self.send(bytes(20_000))
+            if not self.left:
+                self.close_socket_connection()
+
+    _server, peer, probe = link(Source)
+    peer.sendall(b"x")
+    assert len(read_all(peer)) == 200 * 20_000
+    probe.wait_for("closed")
+    calls = [call for call in probe.calls if call in ("pause", "resume")]
+    assert len(calls) > 2
+    assert calls == ["pause", "resume"] * (len(calls) // 2) + ["pause"] * (
+        len(calls) % 2
+    )
+
+
+def test_nothing_is_read_for_a_client_that_does_not_read(link):
+    server, peer, probe = link(Echo)
+    probe.send(bytes(MUCH))
+    probe.wait_for("pause")
+    peer.sendall(b"more")
+    turn(server)
+    assert probe.received == b""
+    assert count_polls(server, 0.3) <= 6
+    expected = bytes(MUCH) + b"more"
+    assert read_exactly(peer, len(expected)) == expected
+    assert probe.received == b"more"
+
+
+def test_memory_is_bounded_for_a_sender_that_does_not_read(link):
+    server, peer, probe = link(Echo)
+    peer.setblocking(False)
+    refused = 0
+    while refused < 3:
+        try:
+            peer.send(bytes(100_000))
+            refused = 0
+        except BlockingIOError:
+            refused += "pause" in probe.calls
+            turn(server)
+    queued = in_loop(server, probe.trans.queued)
+    assert HIGH_WATER < queued <= HIGH_WATER + server.RX_CHUNKSIZE
+
+
+def test_more_than_may_be_queued(link, error_log):
+    class Server(AsyncSocketServer):
+        MAX_QUEUED = 1_000_000
+
+    server, peer, probe = link(cls=Server)
+    in_loop(server, probe.send, bytes(2_000_000))
+    assert read_exactly(peer, 2_000_000) == bytes(2_000_000)
+
+    def flood():
+        for _ in range(200):
+            probe.send(bytes(10_000))
+        return probe.trans.queued()
+
+    assert in_loop(server, flood) <= 1_010_000
+    probe.wait_for("closed")
+    assert "more than MAX_QUEUED" in error_log.records[0].getMessage()
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def test_much_is_sent_before_the_protocol_is_made(link):
+    class Early(Probe):
+        def __init__(self, server, trans, mqueue):
+            super().__init__(server, trans, mqueue)
+            self.send(bytes(MUCH))
+
+    server, peer, probe = link(Early)
+    assert in_loop(server, probe.trans.queued) > HIGH_WATER
+    assert read_exactly(peer, MUCH) == bytes(MUCH)
+    probe.wait_for("resume")
+    assert probe.calls == ["new", "pause", "resume"]
+
+
+# A peer that does not read.
+
+
+def test_a_stalled_reader_is_cut_off(link, error_log):
+    _server, peer, probe = link(write_timeout=0.1)
+    probe.send(bytes(MUCH))
+    probe.wait_for("closed")
+    error_log.wait_for("did not read for 0.1 s")
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def test_a_stalled_reader_is_cut_off_after_close_too(link):
+    _server, peer, probe = link(write_timeout=0.1)
+    probe.send(bytes(MUCH))
+    probe.close_socket_connection()
+    probe.wait_for("closed")
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def test_a_slow_reader_is_not_cut_off(link):
+    server, peer, probe = link(write_timeout=0.5)
+    probe.send(bytes(1_000_000))
+    for _ in range(12):
+        again = threading.Event()
+        in_loop(server, server.call_later, 0.08, again.set)
+        assert again.wait(5)
+        read_exactly(peer, 30_000)
+    read_exactly(peer, 1_000_000 - 12 * 30_000)
+    assert probe.calls == ["new", "pause", "resume"]
+
+
+def test_no_write_timeout(link):
+    server, peer, probe = link(write_timeout=0)
+    probe.send(bytes(MUCH))
+    probe.wait_for("pause")
+    assert count_polls(server, 0.4) <= 6
+    assert read_exactly(peer, MUCH) == bytes(MUCH)
+
+
+# Receiving.
+
+
+def test_the_sender_may_close_its_side(link):
+    class Late(Echo):
+        def on_data_received(self, data):
+            super().on_data_received(data)
+            if len(self.received) == 100_000:
+                self.send(bytes(MUCH))
+
+    _server, peer, probe = link(Late)
+    message = os.urandom(100_000)
+    peer.sendall(message[:50_000])
+    peer.sendall(message[50_000:])
+    peer.shutdown(socket.SHUT_WR)
+    assert read_all(peer) == message + bytes(MUCH)
+    probe.wait_for("closed")
+    assert probe.received == message
+
+
+def test_a_closed_side_costs_nothing_while_much_is_unsent(link):
+    server, peer, probe = link()
+    probe.send(bytes(MUCH))
+    probe.wait_for("pause")
+    peer.shutdown(socket.SHUT_WR)
+    turn(server)
+    assert count_polls(server, 0.3) <= 6
+    assert read_all(peer) == bytes(MUCH)
+
+
+def test_pause_reading(link):
+    def pause(probe):
+        probe.trans.pause_reading()
+
+    server, peer, probe = link(overriding("on_data_received", pause))
+    peer.sendall(b"first")
+    probe.wait_for("data")
+    peer.sendall(b"second")
+    peer.shutdown(socket.SHUT_WR)
+    turn(server)
+    assert probe.received == b"first"
+    assert count_polls(server, 0.3) <= 6
+    assert in_loop(server, probe.trans.has_input)
+    in_loop(server, probe.trans.resume_reading)
+    turn(server)
+    assert probe.received == b"firstsecond"
+    in_loop(server, probe.trans.resume_reading)
+    assert read_all(peer) == b""
+    assert probe.calls == ["new", "data", "data", "closed"]
+
+
+def test_a_new_connection_may_pause_at_once(link):
+    def pause(probe):
+        probe.trans.pause_reading()
+
+    server, peer, probe = link(overriding("on_new_connection", pause))
+    peer.sendall(b"x")
+    turn(server)
+    assert probe.calls == ["new"]
+    in_loop(server, probe.trans.resume_reading)
+    probe.wait_for("data")
+
+
+# Deadlines.
+
+
+def test_a_deadline_comes_once(link):
+    server, peer, probe = link()
+    in_loop(server, probe.trans.set_deadline, 0.05)
+    probe.wait_for("deadline")
+    assert count_polls(server, 0.4) <= 6
+    assert probe.calls == ["new", "deadline"]
+    deadlines = map(probe.trans.set_deadline, (0.05, 0))
+    assert in_loop(server, list, deadlines) == [0, 0]
+    assert count_polls(server, 0.4) <= 6
+    assert probe.calls == ["new", "deadline"]
+    peer.sendall(b"x")
+    probe.wait_for("data")
+
+
+def test_a_deadline_without_a_hook_ends_the_connection(link):
+    class Plain(Probe):
+        on_deadline = Probe.__mro__[1].on_deadline
+
+    server, peer, probe = link(Plain)
+    in_loop(server, probe.trans.set_deadline, 0.05)
+    probe.wait_for("closed")
+    with pytest.raises(ConnectionResetError):
+        peer.recv(1)
+
+
+# Ends.
+
+
+def test_close_sends_everything_first(link):
+    server, peer, probe = link()
+    message = os.urandom(MUCH)
+
+    def end():
+        for at in range(0, MUCH, 1 << 16):
+            probe.send(message[at : at + (1 << 16)])
+        probe.close_socket_connection()
+        probe.close_socket_connection()
+        probe.send(b"too late")
+
+    in_loop(server, end)
+    peer.sendall(b"not heard any more")
+    assert read_all(peer) == message
+    peer.close()
+    probe.wait_for("closed")
+    assert "data" not in probe.calls
+    assert probe.calls.count("closed") == 1
+    assert probe.trans.fileno() == -1
+
+
+@pytest.mark.parametrize("close", ["close", "close_lingering"])
+def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
+    """RFC 9112 section 9.6: a close(2) at once would be a reset."""
+    server, peer, probe = link()
+    in_loop(server, probe.trans.pause_reading)
+    peer.sendall(b"unread")
+    in_loop(server, probe.send, b"answer")
+    in_loop(server, getattr(probe.trans, close))
+    for _ in range(10):
+        peer.sendall(bytes(10_000))
+        turn(server, 1)
+    assert read_all(peer) == b"answer"
+    peer.sendall(b"still more")
+    turn(server)
+    assert probe.calls == ["new"]
+    peer.close()
+    probe.wait_for("closed")
+    assert probe.calls == ["new", "closed"]
+
+
+@pytest.mark.parametrize("poller", ["epoll"], indirect=True)
+def test_lingering_ends_without_the_peer(link):
+    server, peer, probe = link()
+    in_loop(server, probe.trans.close_lingering)
+    assert read_all(peer) == b""
+    assert probe.calls == ["new"]
+    probe.wait_for("closed")
+
+
+def test_abort_drops_what_is_unsent(link):
+    server, peer, probe = link()
+    in_loop(server, probe.send, bytes(MUCH))
+    in_loop(server, probe.trans.abort)
+    probe.wait_for("closed")
+    with pytest.raises(ConnectionResetError):
+        read_all(peer)
+
+
+def reset_while_waiting(server, peer, probe):
+    with halted(server):
+        peer.sendall(b"x")
+        reset(peer)
+
+
+def reset_while_sending(server, peer, probe):
+    probe.send(bytes(MUCH))
+    probe.wait_for("pause")
+    reset(peer)
+
+
+def reset_while_paused(server, peer, probe):
+    in_loop(server, probe.trans.pause_reading)
+    peer.sendall(b"x")
+    reset(peer)
+    turn(server)
+    in_loop(server, probe.trans.resume_reading)
+
+
+def reset_before_sending(server, peer, probe):
+    with halted(server):
+        reset(peer)
+        probe.send(b"x")
+        probe.send(bytes(MUCH))
+
+
+def reset_before_a_file(server, peer, probe):
+    with halted(server), open(__file__, "rb") as file:
+        reset(peer)
+        server.call_soon_threadsafe(
+            probe.trans.write_file, file, os.dup(file.fileno()), 0, 100
+        )
+
+
+def reset_while_closing(server, peer, probe):
+    probe.send(bytes(MUCH))
+    probe.close_socket_connection()
+    probe.wait_for("pause")
+    reset(peer)
+
+
+def reset_while_lingering(server, peer, probe):
+    in_loop(server, probe.trans.close_lingering)
+    turn(server)
+    reset(peer)
+
+
+def reset_after_half_close(server, peer, probe):
+    probe.send(bytes(MUCH))
+    probe.wait_for("pause")
+    peer.shutdown(socket.SHUT_WR)
+    turn(server)
+    reset(peer)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        reset_while_waiting,
+        reset_while_sending,
+        reset_while_paused,
+        reset_before_sending,
+        reset_before_a_file,
+        reset_while_closing,
+        reset_while_lingering,
+        reset_after_half_close,
+    ],
+)
+def test_a_reset_at_any_moment(link, stage):
+    server, peer, probe = link()
+    stage(server, peer, probe)
+    probe.wait_for("closed")
+    turn(server)
+    assert probe.calls.count("closed") == 1
+    assert probe.trans.fileno() == -1
+    assert in_loop(server, lambda: server._connections.count) == 0
+    with connect(server.port) as other:
+        other.sendall(b"x")
+
+
+def test_a_reset_before_it_is_accepted(start):
+    probes = Probes()
+    server = start(probes)
+    with halted(server):
+        for data in (b"", b"x"):
+            peer = connect(server.port)
+            peer.sendall(data)
+            reset(peer)
+    for _ in range(2):
+        probe = probes.next()
+        probe.wait_for("closed")
+        assert probe.calls[0] == "new"
+        assert probe.calls.count("closed") == 1
+
+
+# Files.
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of 10 MB, more than is sent in one turn."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1 << 20) * 10)
+    with path.open("r+b") as file:
+        yield file
+
+
+class Owner:
+    """What must live as long as its file is being sent."""
+
+
+def test_a_file_between_messages(link, file):
+    server, peer, probe = link()
+    content = file.read()
+    owner = Owner()
+    released = threading.Event()
+    weakref.finalize(owner, released.set)
+    owners = [owner]
+    del owner
+
+    def send():
+        write_file = probe.trans.write_file
+        probe.send(b"before ")
+        write_file(owners.pop(), file.fileno(), 0, len(content))
+        assert probe.trans.queued() == 7 + len(content)
+        probe.send(b" between ")
+        write_file(file, file.fileno(), 5, 10)
+        write_file(file, file.fileno(), 5, 0)
+        write_file(file, file.fileno(), 5, -1)
+        probe.send(b" after")
+        probe.close_socket_connection()
+        write_file(file, file.fileno(), 0, 100)
+
+    expected = b"before " + content + b" between " + content[5:15] + b" after"
+    in_loop(server, send)
+    assert not released.is_set()
+    received = read_exactly(peer, 1000)
+    turn(server)
+    assert not released.is_set()
+    received += read_all(peer)
+    assert received == expected
+    assert released.wait(5)
+    assert probe.calls[-1] == "closed"
+
+
+def test_a_file_that_shrinks(link, file, error_log):
+    server, peer, probe = link()
+    content = file.read()
+    in_loop(
+        server,
+        probe.trans.write_file,
+        file,
+        file.fileno(),
+        0,
+        len(content),
+    )
+    received = read_exactly(peer, 1000)
+    file.truncate(len(content) // 2)
+    received += read_all(peer)
+    assert content.startswith(received)
+    assert len(received) <= len(content) // 2
+    error_log.wait_for("became shorter")
+    probe.wait_for("closed")
+
+
+def test_a_file_that_is_closed(link, file, error_log):
+    server, peer, probe = link()
+
+    def send():
+        descriptor = os.dup(file.fileno())
+        os.close(descriptor)
+        probe.trans.write_file(file, descriptor, 0, 100)
+
+    in_loop(server, send)
+    probe.wait_for("closed")
+    assert read_all(peer) == b""
+
+
+def test_a_file_to_a_client_that_leaves(link, file):
+    server, peer, probe = link()
+    owner = Owner()
+    released = threading.Event()
+    weakref.finalize(owner, released.set)
+    owners = [owner]
+    del owner
+    in_loop(
+        server,
+        lambda: probe.trans.write_file(
+            owners.pop(), file.fileno(), 0, 10 << 20
+        ),
+    )
+    read_exactly(peer, 1000)
+    reset(peer)
+    probe.wait_for("closed")
+    assert released.wait(5)
+
+
+# The message queue.
+
+
+def test_messages_can_be_taken_back(link):
+    def take_back(probe):
+        mqueue = probe._mqueue
+        assert mqueue.empty()
+        with pytest.raises(queue.Empty):
+            mqueue.get_nowait()
+        for message in (b"one", b"two", b"three"):
+            mqueue.put_nowait(message)
+        assert not mqueue.empty()
+        assert mqueue.get_nowait() == b"one"
+        probe.send(b"four")
+        assert mqueue.get_nowait() == b"two"
+
+    _server, peer, _probe = link(overriding("on_data_received", take_back))
+    peer.sendall(b"x")
+    assert read_exactly(peer, 9) == b"threefour"
+
+
+def take_all_back(probe):
+    taken = 0
+    while True:
+        try:
+            probe._mqueue.get_nowait()
+        except queue.Empty:
+            return taken
+        taken += 1
+
+
+def fill_with_tiny_messages(probe):
+    """What is unsent then are whole messages."""
+    for _ in range(200_000):
+        probe.send(b"x")
+
+
+def test_all_can_be_taken_back_from_a_client_that_does_not_read(link):
+    server, peer, probe = link(Echo, write_timeout=0.4)
+    in_loop(server, fill_with_tiny_messages, probe)
+    turn(server)
+    taken = in_loop(server, take_all_back, probe)
+    assert in_loop(server, probe._mqueue.empty)
+    probe.wait_for("resume")
+    assert count_polls(server, 0.8) <= 8
+    left = 200_000 - taken
+    assert read_exactly(peer, left) == b"x" * left
+    peer.sendall(b"alive")
+    assert read_exactly(peer, 5) == b"alive"
+
+
+def test_a_close_whose_messages_are_taken_back(link):
+    server, _peer, probe = link()
+    in_loop(server, fill_with_tiny_messages, probe)
+    in_loop(server, probe.close_socket_connection)
+    turn(server)
+    assert "closed" not in probe.calls
+    in_loop(server, take_all_back, probe)
+    probe.wait_for("closed")
+
+
+def test_what_is_sent_in_part_cannot_be_taken_back(link):
+    server, peer, probe = link()
+    message = os.urandom(MUCH)
+    in_loop(server, probe.send, message)
+    turn(server)
+    with pytest.raises(queue.Empty):
+        in_loop(server, probe._mqueue.get_nowait)
+    assert read_exactly(peer, MUCH) == message
+
+
+@pytest.mark.parametrize("poller", ["epoll"], indirect=True)
+def test_many_messages_cost_in_proportion(link):
+    """The square would be half a minute of work."""
+    server, peer, probe = link(write_timeout=0)
+    count = 2_000_000
+
+    def send():
+        for _ in range(count):
+            probe.send(b"x")
+
+    began = time.process_time()
+    in_loop(server, send)
+    assert read_exactly(peer, count) == b"x" * count
+    assert time.process_time() - began < 10

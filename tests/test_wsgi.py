@@ -1,0 +1,1771 @@
+"""PEP 3333, with the application in the loop and in a pool of threads."""
+
+import contextlib
+import contextvars
+import gc
+import io
+import itertools
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+from wsgiref.validate import validator
+
+import pytest
+
+import fasthttp
+from fasthttp.errors import AppError
+from tests.apps.bodies import BLOCK
+from tests.apps.wire import PATIENCE, Connection
+
+TEXT = [("Content-Type", "text/plain")]
+
+
+class ErrorLog(logging.Handler):
+    """What the server logs as an error; whoever provokes it takes it."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.texts = []
+        self._changed = threading.Condition()
+
+    def emit(self, record):
+        with self._changed:
+            self.texts.append(self.format(record))
+            self._changed.notify_all()
+
+    def take(self, part):
+        """Wait for a text that has `part` in it and remove it."""
+
+        def found():
+            return [text for text in self.texts if part in text]
+
+        with self._changed:
+            assert self._changed.wait_for(found, PATIENCE), self.texts
+            text = found()[0]
+            self.texts.remove(text)
+        return text
+
+
+@pytest.fixture(autouse=True)
+def errors():
+    """Fails a test that leaves an error in the log which it did not take."""
+    logger = logging.getLogger("fasthttp.error")
+    handler = ErrorLog()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    assert not handler.texts, handler.texts[:3]
+
+
+@pytest.fixture(params=[0, 2], ids=["loop", "pool"])
+def threads(request):
+    return request.param
+
+
+@pytest.fixture
+def serve(threads, errors):
+    """Serves an application in this process; returns its address."""
+    with contextlib.ExitStack() as servers:
+
+        def serve(app, **settings):
+            settings = {"threads": threads, "port": 0} | settings
+            server = servers.enter_context(fasthttp.Server(app, **settings))
+            return server.addresses[0]
+
+        yield serve
+
+
+@pytest.fixture
+def connect(serve):
+    """Serves an application and connects to it."""
+    with contextlib.ExitStack() as clients:
+
+        def connect(app, *, receive_buffer=0, **settings):
+            address = serve(app, **settings)
+            return clients.enter_context(
+                Connection(address, receive_buffer=receive_buffer)
+            )
+
+        yield connect
+
+
+@pytest.fixture
+def slow(connect, serve):
+    """As `connect`, with the least the kernel will buffer between both."""
+
+    def slow(app, **settings):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+            listener.bind(("127.0.0.1", 0))
+            return connect(
+                app, sockets=[listener.dup()], receive_buffer=32768, **settings
+            )
+
+    return slow
+
+
+class Body:
+    """An iterable that counts what is asked of it and notes its close()."""
+
+    def __init__(self, *chunks):
+        self.iterator = iter(chunks)
+        self.asked = 0
+        self.closed = threading.Event()
+        self.closings = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.asked += 1
+        return next(self.iterator)
+
+    def close(self):
+        self.closings += 1
+        self.closed.set()
+
+    def is_closed_once(self):
+        return self.closed.wait(PATIENCE) and self.closings == 1
+
+
+class Endless(Body):
+    def __init__(self, chunk=BLOCK):
+        super().__init__()
+        self.iterator = itertools.repeat(chunk)
+
+
+def answer(body, *, status="200 OK", headers=TEXT):
+    """An application that always answers the same."""
+
+    def app(environ, start_response):
+        start_response(status, list(headers))
+        return body() if callable(body) else body
+
+    return app
+
+
+def by_path(**apps):
+    """Calls the application named by the path; / answers `here`."""
+    apps.setdefault("", answer([b"here"]))
+
+    def app(environ, start_response):
+        return apps[environ["PATH_INFO"][1:]](environ, start_response)
+
+    return app
+
+
+def seen(environ):
+    """Everything of an environ that has a readable representation."""
+    return {name: value for name, value in environ.items() if "." not in name}
+
+
+@pytest.fixture
+def ask(connect):
+    """Sends one request and returns the environ made of it."""
+    found = {}
+
+    def app(environ, start_response):
+        found.update(environ)
+        start_response("200 OK", TEXT)
+        return [b""]
+
+    def ask(*arguments, client=None, **options):
+        client = client or connect(app)
+        found.clear()
+        assert client.get(*arguments, **options).status == 200
+        return found
+
+    ask.app = app
+    return ask
+
+
+# environ
+
+
+def test_environ_of_a_plain_request(connect, ask, threads):
+    client = connect(ask.app)
+    host, port = client.socket.getpeername()
+    own_host, own_port = client.socket.getsockname()
+    environ = ask("/a/b?c=d", client=client)
+    assert seen(environ) == {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "HTTP_HOST": "test",
+        "PATH_INFO": "/a/b",
+        "QUERY_STRING": "c=d",
+        "RAW_URI": "/a/b?c=d",
+        "REMOTE_ADDR": own_host,
+        "REMOTE_PORT": str(own_port),
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": "/a/b?c=d",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": environ["SERVER_SOFTWARE"],
+    }
+    assert environ["SERVER_SOFTWARE"].startswith("fasthttp")
+    assert environ["wsgi.version"] == (1, 0)
+    assert environ["wsgi.url_scheme"] == "http"
+    assert environ["wsgi.errors"] is sys.stderr
+    assert environ["wsgi.multithread"] is (threads > 1)
+    assert environ["wsgi.multiprocess"] is False
+    assert environ["wsgi.run_once"] is False
+    assert environ["wsgi.input_terminated"] is True
+    assert callable(environ["wsgi.file_wrapper"])
+    assert environ["wsgi.input"].read() == b""
+    assert type(environ) is dict
+
+
+def test_one_thread_is_not_multithread(connect, ask):
+    client = connect(ask.app, threads=1)
+    assert ask("/", client=client)["wsgi.multithread"] is False
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", ""),
+        ("/?", "/", ""),
+        ("/a%20b%2Fc", "/a b/c", ""),
+        ("/%C3%A9%ff", "/\xc3\xa9\xff", ""),
+        ("/a+b;c=d//e", "/a+b;c=d//e", ""),
+        ("/%3Fa?%3F%20+", "/?a", "%3F%20+"),
+        ("/a?b?c&d", "/a", "b?c&d"),
+        ("http://other:81/a%41?b", "/aA", "b"),
+        ("http://other", "/", ""),
+        ("http://other?b", "/", "b"),
+    ],
+)
+def test_path_and_query(ask, target, path, query):
+    environ = ask(target)
+    assert environ["PATH_INFO"] == path
+    assert environ["QUERY_STRING"] == query
+    assert environ["RAW_URI"] == environ["REQUEST_URI"] == target
+    assert environ["SCRIPT_NAME"] == ""
+
+
+def test_the_authority_of_the_target_replaces_host(ask):
+    """RFC 9112 section 3.2.2."""
+    assert ask("http://other:81/")["HTTP_HOST"] == "other:81"
+
+
+def test_asterisk_form(ask):
+    environ = ask("*", method="OPTIONS")
+    assert environ["REQUEST_METHOD"] == "OPTIONS"
+    assert environ["RAW_URI"] == "*"
+
+
+@pytest.mark.parametrize(
+    "method", ["GET", "POST", "PUT", "DELETE", "PATCH", "BREW", "get"]
+)
+def test_methods_come_as_they_are(ask, method):
+    assert ask("/", method=method)["REQUEST_METHOD"] == method
+
+
+def test_header_fields(ask):
+    environ = ask(
+        "/",
+        "Accept: a",
+        "X-Test: 1",
+        "cookie: a=1",
+        "accept:b",
+        "X-TEST:2",
+        "x-test:",
+        "Cookie: b=2; c=3",
+        "Content-Type: text/plain",
+        "X-Latin: \xe9\xff",
+        "X-Spaces: \t a  b \t",
+        "Empty:",
+        "X-Odd!~: odd",
+    )
+    assert environ["HTTP_ACCEPT"] == "a, b"
+    assert environ["HTTP_X_TEST"] == "1, 2, "
+    assert environ["HTTP_COOKIE"] == "a=1; b=2; c=3"
+    assert environ["CONTENT_TYPE"] == "text/plain"
+    assert environ["HTTP_X_LATIN"] == "\xe9\xff"
+    assert environ["HTTP_X_SPACES"] == "a  b"
+    assert environ["HTTP_EMPTY"] == ""
+    assert environ["HTTP_X_ODD!~"] == "odd"
+    assert "HTTP_CONTENT_TYPE" not in environ
+    assert "CONTENT_LENGTH" not in environ
+
+
+def test_names_with_an_underscore_are_dropped(ask):
+    """They would pass for the same name with a hyphen."""
+    environ = ask(
+        "/",
+        "X_Forwarded_For: evil",
+        "X-Forwarded-For: good",
+        "X-Forwarded_For: evil",
+        "_: evil",
+        "Content_Type: evil",
+        "Content_Length: 5",
+    )
+    assert environ["HTTP_X_FORWARDED_FOR"] == "good"
+    assert "evil" not in environ.values()
+    assert "CONTENT_LENGTH" not in environ
+
+
+def test_values_are_native_strings(ask):
+    environ = ask("/%ff?%ff", "X: \xff", method="POST", body=b"a")
+    for name, value in environ.items():
+        assert type(name) is str
+        if "." not in name:
+            assert type(value) is str
+            value.encode("latin-1")
+
+
+def test_protocol_of_http_10(connect):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [environ["SERVER_PROTOCOL"].encode()]
+
+    client = connect(app).send(b"GET / HTTP/1.0\r\n\r\n")
+    assert client.response().body == b"HTTP/1.0"
+    assert client.at_end()
+
+
+def test_remote_address_of_other_families(serve, ask, tmp_path):
+    listener = socket.socket(socket.AF_INET6)
+    listener.bind(("::1", 0))
+    address = serve(ask.app, sockets=[listener])
+    with Connection(address) as client:
+        port = str(client.socket.getsockname()[1])
+        environ = ask("/", client=client)
+        assert environ["REMOTE_ADDR"] == environ["SERVER_NAME"] == "::1"
+        assert environ["REMOTE_PORT"] == port
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    address = serve(validator(ask.app), sockets=[listener])
+    with Connection(address) as client:
+        environ = ask("/", client=client)
+        assert environ["REMOTE_ADDR"] == ""
+        assert environ["SERVER_NAME"]
+        assert environ["SERVER_PORT"]
+
+
+def test_an_environ_belongs_to_its_request(connect):
+    foreign = {"HTTP_LEFT", "left.behind", "HTTP_X_FIRST", "CONTENT_LENGTH"}
+    kept = []
+
+    def app(environ, start_response):
+        kept.append(dict(environ))
+        environ["HTTP_LEFT"] = environ["left.behind"] = "x"
+        environ["SCRIPT_NAME"] = environ["PATH_INFO"]
+        del environ["REQUEST_METHOD"], environ["wsgi.version"]
+        start_response("200 OK", TEXT)
+        return [b""]
+
+    client = connect(app)
+    client.get("/", "X-First: 1", method="POST", body=b"first")
+    client.get("/")
+    fresh = Connection(client.socket.getpeername())
+    with fresh:
+        fresh.get("/")
+    for environ in kept[1:]:
+        assert environ["REQUEST_METHOD"] == "GET"
+        assert environ["SCRIPT_NAME"] == ""
+        assert environ["wsgi.version"] == (1, 0)
+        assert environ["wsgi.input"].read() == b""
+        assert foreign.isdisjoint(environ)
+
+
+def test_wsgi_errors(connect, capsys):
+    def app(environ, start_response):
+        environ["wsgi.errors"].write("told\n")
+        environ["wsgi.errors"].writelines(["one\n", "two\n"])
+        environ["wsgi.errors"].flush()
+        start_response("200 OK", TEXT)
+        return []
+
+    connect(app).get()
+    assert capsys.readouterr().err == "told\none\ntwo\n"
+
+
+# wsgi.input
+
+
+LINES = [b"first\n", b"second\r\n", b"\n", b"x" * 3000 + b"\n", b"last"]
+WAYS_TO_READ = {
+    "read": lambda stream: stream.read(),
+    "read all": lambda stream: stream.read(-1),
+    "read parts": lambda stream: b"".join(iter(lambda: stream.read(7), b"")),
+    "read past the end": lambda stream: stream.read(1 << 20),
+    "readline": lambda stream: b"".join(iter(stream.readline, b"")),
+    "readline parts": lambda stream: b"".join(
+        iter(lambda: stream.readline(100), b"")
+    ),
+    "readlines": lambda stream: b"".join(stream.readlines()),
+    "iterate": lambda stream: b"".join(stream),
+}
+
+
+@pytest.mark.parametrize("body_memory", [0, 10, 1 << 20])
+def test_every_way_to_read_the_body(connect, body_memory):
+    def app(environ, start_response):
+        stream = environ["wsgi.input"]
+        body = WAYS_TO_READ[environ["HTTP_WAY"]](stream)
+        assert stream.read() == stream.read(1) == stream.readline() == b""
+        assert stream.readlines() == list(stream) == []
+        start_response("200 OK", TEXT)
+        return [body]
+
+    body = b"".join(LINES)
+    client = connect(app, body_memory=body_memory)
+    for way in WAYS_TO_READ:
+        field = f"Way: {way}"
+        got = client.get("/", field, method="POST", body=body)
+        assert (way, got.status, got.body) == (way, 200, body)
+        assert client.get("/", field).body == b""
+
+
+def test_lines_of_the_body(connect):
+    def app(environ, start_response):
+        assert list(environ["wsgi.input"]) == LINES
+        start_response("200 OK", TEXT)
+        return [environ["CONTENT_LENGTH"].encode()]
+
+    body = b"".join(LINES)
+    got = connect(app).get("/", method="POST", body=body)
+    assert (got.status, got.body) == (200, str(len(body)).encode())
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 300_000])
+def test_a_chunked_body_arrives_whole(connect, size):
+    def app(environ, start_response):
+        assert environ["CONTENT_LENGTH"] == str(size)
+        assert "HTTP_TRANSFER_ENCODING" not in environ
+        assert "HTTP_X_TRAILER" not in environ
+        start_response("200 OK", TEXT)
+        return [environ["wsgi.input"].read()]
+
+    body = (BLOCK * 5)[:size]
+    client = connect(app, body_memory=100_000)
+    client.request("/", "Transfer-Encoding: chunked", method="POST")
+    for start in range(0, size, 999):
+        part = body[start : start + 999]
+        client.send(b"%x\r\n%b\r\n" % (len(part), part))
+    client.send(b"0\r\nX-Trailer: x\r\n\r\n")
+    got = client.response()
+    assert (got.status, got.body) == (200, body)
+
+
+def test_an_unread_body_is_no_part_of_the_next_request(connect):
+    client = connect(answer([b"answer"]))
+    body = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+    for _ in range(3):
+        client.request("/", method="POST", body=body)
+    assert [client.response().body for _ in range(3)] == [b"answer"] * 3
+    client.request("/", "Connection: close").response()
+    assert client.at_end()
+
+
+@pytest.mark.parametrize("body_memory", [0, 1 << 20])
+def test_the_body_can_be_read_until_close(connect, body_memory):
+    body = BLOCK * 10
+    rest = queue.SimpleQueue()
+
+    def app(environ, start_response):
+        stream = environ["wsgi.input"]
+
+        class Echo(Body):
+            def __next__(self):
+                super().__next__()
+                return stream.read(len(BLOCK))
+
+            def close(self):
+                rest.put(stream.read())
+
+        start_response("200 OK", TEXT)
+        return Echo(*range(6))
+
+    client = connect(app, body_memory=body_memory)
+    assert client.get(method="POST", body=body).body == BLOCK * 6
+    assert rest.get(timeout=PATIENCE) == BLOCK * 4
+    client.get("/")
+    assert rest.get(timeout=PATIENCE) == b""
+
+
+def test_expect_continue(connect):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [environ["wsgi.input"].read()]
+
+    client = connect(app)
+    client.request(
+        "/", "Expect: 100-continue", "Content-Length: 4", method="POST"
+    )
+    assert client.head()[0] == 100
+    assert client.send(b"body").response().body == b"body"
+
+
+# start_response and write
+
+
+def test_start_response_may_come_with_the_first_block(connect):
+    def app(environ, start_response):
+        yield b""
+        start_response("201 Created", [("X-Late", "yes")])
+        yield b"late"
+
+    got = connect(app).get()
+    assert (got.status, got.body) == (201, b"late")
+    assert got.headers["X-Late"] == "yes"
+
+
+def test_status_and_headers_arrive_as_they_were_given(connect):
+    fields = [
+        ("Content-Type", "text/html; charset=latin-1"),
+        ("Set-Cookie", "a=1; Path=/"),
+        ("Set-Cookie", "b=2"),
+        ("x-lower", "\xe9"),
+        ("X-Empty", ""),
+    ]
+    client = connect(answer([b""], status="299 Quite \xe9", headers=fields))
+    client.request()
+    assert client.file.readline() == b"HTTP/1.1 299 Quite \xe9\r\n"
+    lines = list(iter(client.file.readline, b"\r\n"))
+    for name, value in fields:
+        assert f"{name}: {value}\r\n".encode("latin-1") in lines
+
+
+def test_the_list_of_headers_stays_the_applications(connect):
+    fields = [("X-Test", "1")]
+
+    def app(environ, start_response):
+        start_response("200 OK", fields)
+        assert fields == [("X-Test", "1")]
+        return [b"body"]
+
+    client = connect(app)
+    assert client.get().status == client.get().status == 200
+    assert fields == [("X-Test", "1")]
+
+
+def test_no_start_response(connect, errors):
+    results = [], [b"body"], [b"a", b"b"], iter([b"body"]), (b"body",), iter([])
+    for result in results:
+        client = connect(lambda environ, start_response, r=result: r)
+        assert client.get().status == 500
+        errors.take("start_response was not called")
+
+
+def test_start_response_twice(connect, errors):
+    caught = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [("X-First", "1")])
+        with pytest.raises(AppError) as error:
+            start_response("404 Not Found", [])
+        caught.append(error)
+        if environ["PATH_INFO"] == "/raise":
+            start_response("404 Not Found", [])
+        return [b"body"]
+
+    client = connect(app)
+    got = client.get()
+    assert (got.status, got.headers["X-First"]) == (200, "1")
+    assert client.get("/raise").status == 500
+    errors.take("start_response is called a second time")
+    assert len(caught) == 2
+
+
+def test_exc_info_replaces_what_is_not_sent(connect):
+    def app(environ, start_response):
+        start_response("200 OK", [("X-First", "1"), ("Content-Length", "1")])
+        try:
+            raise ValueError("found late")
+        except ValueError:
+            start_response("500 Oops", TEXT, sys.exc_info())
+        return [b"explained"]
+
+    def first(environ, start_response):
+        try:
+            raise ValueError("found at once")
+        except ValueError:
+            start_response("500 Oops", TEXT, sys.exc_info())
+        yield b""
+        yield b"explained"
+
+    def between(environ, start_response):
+        start_response("200 OK", [("X-First", "1")])
+        yield b""
+        try:
+            raise ValueError("found after an empty block")
+        except ValueError:
+            start_response("500 Oops", TEXT, sys.exc_info())
+        yield b"explained"
+
+    client = connect(by_path(app=app, first=first, between=between))
+    for path in ("/app", "/first", "/between"):
+        got = client.get(path)
+        assert (got.status, got.body) == (500, b"explained")
+        assert "X-First" not in got.headers
+
+
+@pytest.mark.parametrize("by_write", [False, True])
+def test_exc_info_is_raised_once_headers_are_sent(connect, errors, by_write):
+    caught = []
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        if by_write:
+            write(b"before")
+        else:
+            yield b"before"
+        error = ValueError("too late")
+        try:
+            raise error
+        except ValueError:
+            try:
+                start_response("500 Oops", TEXT, sys.exc_info())
+            except ValueError as same:
+                caught.append(same is error)
+                raise
+
+    client = connect(app).request()
+    assert client.head()[0] == 200
+    assert client.chunk() == b"before"
+    assert client.at_end()
+    text = errors.take("ValueError: too late")
+    assert "raise error" in text
+    assert caught == [True]
+
+
+NO_STATUS = [None, 200, b"200 OK", "200 \u0394"]
+NO_STATUS += "|200|OK|20 OK|2000 OK|abc OK| 200 OK|200\tOK".split("|")
+NO_STATUS += "200 OK\r\nA: 1|200 OK\n|200 \0|100 Continue|099 Low".split("|")
+NO_FIELDS = [None, "AB", ["A", "1"], ("A",), ("A", "1", "2")]
+NO_FIELDS += [("A", 1), (b"A", "1"), ("A", b"1"), ("A", None)]
+NO_FIELDS += [(n, "1") for n in ("", "A B", "A:", "A\r\n", "\xe9")]
+NO_FIELDS += [("A", v) for v in ("1\r\nX-Evil: 1", "1\n", "\0", "\u0394")]
+NO_FIELDS += [("Content-Length", v) for v in ("-1", "1, 1", "", "x", "+1")]
+NO_HEADERS = [None, (), {}, "text", (("A", "1"),)]
+NO_HEADERS += [[field] for field in NO_FIELDS]
+NO_HEADERS += [[("Content-Length", "1"), ("Content-Length", "2")]]
+
+
+def test_garbage_for_start_response(connect, errors):
+    """The client gets a 500, the log a reason, the connection goes on."""
+    calls = [(status, TEXT) for status in NO_STATUS]
+    calls += [("200 OK", headers) for headers in NO_HEADERS]
+
+    def app(environ, start_response):
+        kind, number = environ["PATH_INFO"][1:].split("/")
+        start_response(*calls[int(number)])
+        return [b"body"] if kind == "list" else iter([b"bo", b"dy"])
+
+    client = connect(app)
+    for number, call in enumerate(calls):
+        for kind in ("list", "blocks"):
+            got = client.get(f"/{kind}/{number}")
+            assert (call, got.status) == (call, 500)
+            assert got.body == b"Internal Server Error\n"
+            assert "X-Evil" not in got.headers
+            errors.take("AppError")
+
+
+def test_the_log_names_the_bad_header(connect, errors):
+    client = connect(answer([b""], headers=[("X-Broken", "a\r\nb")]))
+    assert client.get().status == 500
+    assert "X-Broken" in errors.take("AppError")
+
+
+def test_garbage_for_the_body(connect, errors):
+    garbage = {
+        "none": lambda: None,
+        "int": lambda: 5,
+        "text": lambda: "text",
+        "bytes": lambda: b"bytes",
+        "list of text": lambda: ["text"],
+        "text later in a list": lambda: ["text", b"bytes"],
+        "none in a list": lambda: [None],
+        "list of lists": lambda: [[b"a"], [b"b"]],
+        "tuple of text": lambda: ("a", "b"),
+        "bytearray": lambda: iter([bytearray(b"a")]),
+        "generator of text": lambda: iter(["a"]),
+        "generator of none": lambda: iter([b"", None]),
+    }
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return garbage[environ["HTTP_KIND"]]()
+
+    client = connect(app)
+    for kind in garbage:
+        got = client.get("/", f"Kind: {kind}")
+        assert (kind, got.status) == (kind, 500)
+        errors.take("exception in the application")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_write(connect, version):
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        write(b"a")
+        write(b"")
+        write(b"b" * 100_000)
+        return iter([b"c", b"", b"d"])
+
+    client = connect(app)
+    client.send(b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version.encode())
+    got = client.response()
+    assert got.body == b"a" + b"b" * 100_000 + b"cd"
+    assert got.framing == ("chunked" if version == "1.1" else "close")
+    if version == "1.1":
+        assert client.get().body == got.body
+    else:
+        assert client.at_end()
+
+
+def test_write_and_a_returned_list(connect):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "4")])(b"ab")
+        return [b"cd"]
+
+    client = connect(app)
+    for _ in range(2):
+        got = client.get()
+        assert (got.framing, got.body) == ("length", b"abcd")
+
+
+def test_what_is_written_arrives_while_the_application_goes_on(connect):
+    go_on = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)(b"first")
+        assert go_on.wait(PATIENCE)
+        return [b"second"]
+
+    client = connect(app).request()
+    client.head()
+    assert client.chunk() == b"first"
+    go_on.set()
+    assert client.chunk() == b"second"
+    assert client.chunk() == b""
+
+
+def test_write_wants_bytes(connect, errors):
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        with pytest.raises(AppError):
+            write("text")
+        write(bytearray(b"bytes"))
+
+    assert connect(app).get().status == 500
+    errors.take("write() wants bytes")
+
+
+def test_a_lot_is_written_before_the_client_reads(slow):
+    """write() cannot wait: the rest is kept out of the memory."""
+    count = 100
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        for _ in range(count):
+            write(BLOCK)
+        written.set()
+        return [b"end"]
+
+    written = threading.Event()
+    client = slow(app)
+    for _ in range(2):
+        client.request()
+        assert written.wait(PATIENCE)
+        assert client.response().body == BLOCK * count + b"end"
+        written.clear()
+
+
+def test_write_when_the_client_leaves(slow):
+    """Before anything is written, and with much of it still unsent."""
+    left = threading.Event()
+    body = Body(b"end")
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        for _ in range(int(environ["QUERY_STRING"])):
+            write(BLOCK)
+        entered.set()
+        assert left.wait(PATIENCE)
+        for _ in range(50):
+            write(BLOCK)
+        return body
+
+    client = slow(app)
+    for count in (0, 50):
+        entered = threading.Event()
+        client.request(f"/?{count}")
+        assert entered.wait(PATIENCE)
+        address = client.socket.getpeername()
+        client.reset()
+        left.set()
+        assert body.is_closed_once()
+        body, left = Body(b"end"), threading.Event()
+        client = Connection(address)
+    client.close()
+
+
+# The body
+
+
+class Indexed:
+    """Iterable by the old protocol, which is one for iter(), too."""
+
+    def __init__(self, *chunks):
+        self.chunks = chunks
+
+    def __getitem__(self, index):
+        return self.chunks[index]
+
+
+FORMS = {
+    "empty list": (list, b"", "length"),
+    "list of an empty block": (lambda: [b""], b"", "length"),
+    "list of one": (lambda: [b"body"], b"body", "length"),
+    "list of two": (lambda: [b"bo", b"dy"], b"body", "length"),
+    "list with gaps": (lambda: [b"", b"bo", b"", b"dy"], b"body", "length"),
+    "tuple": (lambda: (b"bo", b"dy"), b"body", "length"),
+    "large block": (lambda: [BLOCK * 40], BLOCK * 40, "length"),
+    "large blocks": (lambda: [BLOCK * 9] * 9, BLOCK * 81, "length"),
+    "empty iterator": (lambda: iter([]), b"", "length"),
+    "iterator": (lambda: iter([b"bo", b"", b"dy"]), b"body", "chunked"),
+    "blocks": (lambda: Body(b"bo", b"dy"), b"body", "chunked"),
+    "many": (lambda: iter([b"x"] * 5000), b"x" * 5000, "chunked"),
+    "indexed": (lambda: Indexed(b"bo", b"dy"), b"body", "chunked"),
+    "large iterator": (lambda: iter([BLOCK] * 90), BLOCK * 90, "chunked"),
+}
+
+
+def form(environ, start_response):
+    start_response("200 OK", TEXT)
+    return FORMS[environ["HTTP_FORM"]][0]()
+
+
+def test_forms_of_a_body(connect):
+    client = connect(form)
+    for name, (_, body, framing) in FORMS.items():
+        for _ in range(2):
+            got = client.get("/", f"Form: {name}")
+            assert (name, got.framing) == (name, framing)
+            assert got.body == body
+
+
+def test_forms_of_a_body_for_head(connect):
+    """RFC 9110 section 9.3.2: the fields of GET, no body."""
+    client = connect(form)
+    for name, (_, body, framing) in FORMS.items():
+        got = client.get("/", f"Form: {name}", method="HEAD")
+        assert (name, got.status) == (name, 200)
+        if framing == "length" and body:
+            assert got.headers["Content-Length"] == str(len(body))
+    assert client.get("/", "Form: list of one").body == b"body"
+
+
+def test_forms_of_a_body_for_http_10(serve):
+    address = serve(form)
+    for name, (_, body, framing) in FORMS.items():
+        with Connection(address) as client:
+            client.send(
+                b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n"
+                b"Form: %b\r\n\r\n" % name.encode()
+            )
+            got = client.response()
+            expected = "close" if framing == "chunked" else "length"
+            assert (name, got.framing) == (name, expected)
+            assert got.body == body
+            if framing == "length":
+                assert client.get("/", f"Form: {name}").body == body
+            else:
+                assert client.at_end()
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_status_without_a_body(connect, errors, status):
+    client = connect(answer(lambda: iter([b"bo", b"dy"]), status=status))
+    for _ in range(2):
+        assert client.get().status == int(status[:3])
+
+
+def test_pipelined_requests_are_answered_in_order(connect):
+    names = [name for name in FORMS if "large" not in name] * 2
+    client = connect(form)
+    for name in names:
+        client.request("/", f"Form: {name}")
+    for name in names:
+        assert client.response().body == FORMS[name][1]
+
+
+@pytest.mark.parametrize(
+    "headers", [TEXT, [("Content-Length", "16")]], ids=["chunked", "length"]
+)
+def test_no_block_waits_for_the_next_one(connect, headers):
+    """PEP 3333: not even the last one for the end of the iterable."""
+    go_on = [threading.Event() for _ in range(4)]
+
+    def app(environ, start_response):
+        start_response("200 OK", headers)
+        for number, event in enumerate(go_on):
+            yield b"%4d" % number
+            assert event.wait(PATIENCE)
+
+    client = connect(app).request()
+    client.head()
+    for number, event in enumerate(go_on):
+        read = client.chunk if headers is TEXT else lambda: client.exactly(4)
+        assert read() == b"%4d" % number
+        event.set()
+    if headers is TEXT:
+        assert client.chunk() == b""
+    assert client.get("/").status == 200
+
+
+def test_the_end_does_not_wait_for_close(connect):
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Slow(Body):
+        def close(self):
+            closing.set()
+            assert go_on.wait(PATIENCE)
+
+    client = connect(answer(Slow(b"body"))).request()
+    assert client.response().body == b"body"
+    assert closing.wait(PATIENCE)
+    go_on.set()
+
+
+def test_a_body_longer_than_its_length_is_cut(connect, errors):
+    headers = [("Content-Length", "4")]
+    bodies = {
+        "list": lambda: [b"bodyexcess"],
+        "blocks": lambda: iter([b"bo", b"dyex", b"cess"]),
+        "large": lambda: [b"body" + BLOCK],
+    }
+    apps = {
+        name: answer(body, headers=headers) for name, body in bodies.items()
+    }
+    client = connect(by_path(**apps))
+    for name in apps:
+        got = client.get(f"/{name}")
+        assert (name, got.status, got.body) == (name, 200, b"body")
+        assert client.get("/").body == b"here"
+        errors.take("more than its Content-Length")
+        # a thread may be ahead of the loop, which counts
+        while errors.texts:
+            errors.take("more than its Content-Length")
+
+
+def test_write_longer_than_the_length_is_cut(connect, errors):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "4")])(b"bodyexcess")
+        return []
+
+    client = connect(app)
+    assert client.get().body == b"body"
+    errors.take("more than its Content-Length")
+    assert client.get().body == b"body"
+    errors.take("more than its Content-Length")
+
+
+@pytest.mark.parametrize("blocks", [[], [b"body"], [b"bo", b"dy"]])
+def test_a_body_shorter_than_its_length(connect, errors, blocks):
+    """The connection's end tells the client that something is missing."""
+    headers = [("Content-Length", "5")]
+    client = connect(answer(blocks, headers=headers)).request()
+    assert client.head()[1]["Content-Length"] == "5"
+    assert client.file.read() == b"".join(blocks)
+    errors.take("less than its Content-Length")
+
+
+def test_an_endless_body_ends_with_its_length(connect, errors):
+    """PEP 3333: stop iterating when enough data has been sent."""
+    body = Endless()
+    size = len(BLOCK) + 1
+    client = connect(
+        by_path(e=answer(body, headers=[("Content-Length", str(size))]))
+    )
+    assert client.get("/e").body == BLOCK + BLOCK[:1]
+    assert body.is_closed_once()
+    assert body.asked <= 3
+    assert client.get("/").body == b"here"
+    errors.take("more than its Content-Length")
+
+
+def test_an_endless_body_is_not_made_for_head(connect):
+    body = Endless()
+    client = connect(by_path(e=answer(body)))
+    assert client.get("/e", method="HEAD").status == 200
+    assert body.is_closed_once()
+    assert client.get("/").body == b"here"
+
+
+# close()
+
+
+class Broken(Body):
+    def __next__(self):
+        self.asked += 1
+        if self.asked == 2:
+            raise ValueError("broken body")
+        return b"block"
+
+
+class Unstartable(Body):
+    def __iter__(self):
+        raise ValueError("broken body")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("kind", "blocks", "headers", "error"),
+    [
+        (Body, [b"a", b"b"], TEXT, None),
+        (Body, [], TEXT, None),
+        (Broken, [], TEXT, "broken body"),
+        (Unstartable, [], TEXT, "broken body"),
+        (Body, ["text"], TEXT, "not made of bytes"),
+        (Body, [b"a", "text"], TEXT, "not made of bytes"),
+        (Body, [b"a"], None, "was not called"),
+        (Body, [b"a"], [("A", "\n")], "the header A"),
+        (Body, [b"abc"], [("Content-Length", "2")], "more than its"),
+        (Body, [b"a"], [("Content-Length", "2")], "less than its"),
+    ],
+)
+def test_close_is_called(connect, errors, method, kind, blocks, headers, error):
+    body = kind(*blocks)
+
+    def app(environ, start_response):
+        if headers:
+            start_response("200 OK", headers)
+        return body
+
+    connect(app).request(method=method).head()
+    assert body.is_closed_once()
+    if method == "GET" and error:
+        errors.take(error)
+    errors.texts.clear()
+
+
+def test_a_generator_is_closed(connect, errors):
+    closed = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "1")])
+        try:
+            while True:
+                yield b"a"
+        finally:
+            closed.set()
+
+    assert connect(app).get().body == b"a"
+    assert closed.wait(PATIENCE)
+    errors.texts.clear()
+
+
+def test_an_error_in_close(connect, errors):
+    class Uncloseable(Body):
+        def close(self):
+            raise ValueError("will not close")
+
+    client = connect(answer(lambda: Uncloseable(b"bo", b"dy")))
+    for _ in range(3):
+        assert client.get().body == b"body"
+        errors.take("will not close")
+
+
+def test_close_comes_before_the_next_request_in_the_loop(connect):
+    """Also if the first response had to wait for its client to read."""
+    order = []
+
+    class Ordered(Body):
+        def close(self):
+            order.append("close")
+
+    def app(environ, start_response):
+        order.append("call")
+        start_response("200 OK", TEXT)
+        return Ordered(*[BLOCK] * 40)
+
+    client = connect(app, threads=0)
+    for _ in range(3):
+        client.request()
+    for _ in range(3):
+        assert client.response().body == BLOCK * 40
+    client.get("/")
+    assert order[:6] == ["call", "close"] * 3
+
+
+def test_close_when_the_client_leaves_during_the_call(serve):
+    entered, go_on = threading.Event(), threading.Event()
+    body = Body(b"body")
+
+    def app(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return body
+
+    address = serve(by_path(a=app))
+    client = Connection(address).request("/a")
+    assert entered.wait(PATIENCE)
+    client.reset()
+    go_on.set()
+    assert body.is_closed_once()
+    with Connection(address) as client:
+        assert client.get("/").body == b"here"
+
+
+@pytest.mark.parametrize("leave", [Connection.close, Connection.reset])
+@pytest.mark.parametrize("chunk", [b"tiny", BLOCK, BLOCK * 10])
+def test_close_when_the_client_leaves_a_stream(slow, leave, chunk):
+    body = Endless(chunk)
+    client = slow(answer(body)).request()
+    client.head()
+    client.chunk()
+    leave(client)
+    assert body.is_closed_once()
+
+
+def test_close_when_the_client_left_while_a_block_was_made(errors):
+    """The loop has noticed, and the block is enough to wait for a reader."""
+    noticed = threading.Event()
+    waiting = threading.Event()
+
+    class Late(Body):
+        def __next__(self):
+            if self.asked == 1:
+                waiting.set()
+                assert noticed.wait(PATIENCE)
+            return super().__next__()
+
+    body = Late(b"first", BLOCK, b"last")
+    app = by_path(late=answer(body))
+    with fasthttp.Server(app, port=0, threads=2) as server:
+        client = Connection(server.addresses[0]).request("/late")
+        client.head()
+        assert waiting.wait(PATIENCE)
+        client.reset()
+        with Connection(server.addresses[0]) as other:
+            assert other.get("/").body == b"here"
+        noticed.set()
+        assert body.is_closed_once()
+
+
+def test_close_when_the_server_stops(threads):
+    """Two slow readers of one thread are cut off when it has to end."""
+    bodies = [Endless(), Endless()]
+    apps = {"0": answer(bodies[0]), "1": answer(bodies[1])}
+    server = fasthttp.Server(by_path(**apps), port=0, threads=min(threads, 1))
+    with contextlib.ExitStack() as clients:
+        with server:
+            for path in apps:
+                client = clients.enter_context(
+                    Connection(server.addresses[0], receive_buffer=32768)
+                )
+                client.request(f"/{path}").head()
+                client.chunk()
+            server.stop(timeout=0)
+        for body in bodies:
+            assert body.is_closed_once()
+
+
+# Streaming
+
+
+def wait_until_stalled(body, address):
+    """Until the loop has nothing more to do for `body`; what was asked."""
+    with Connection(address) as client:
+        unchanged, asked = 0, body.asked
+        while unchanged < 20:
+            assert client.get("/").body == b"here"
+            unchanged = 0 if asked != body.asked else unchanged + 1
+            asked = body.asked
+    return asked
+
+
+def test_a_stream_is_made_only_while_the_client_reads(slow):
+    """The memory stays flat: a few blocks are ahead of the reader."""
+    body = Endless()
+    client = slow(by_path(stream=answer(body))).request("/stream")
+    client.head()
+    ahead = []
+    for _ in range(8):
+        asked = wait_until_stalled(body, client.socket.getpeername())
+        ahead.append(asked)
+        for _ in range(20):
+            assert client.chunk() == BLOCK
+    assert ahead[0] <= 12
+    assert all(new - old <= 24 for old, new in itertools.pairwise(ahead))
+    client.close()
+    assert body.is_closed_once()
+
+
+def test_blocks_above_the_water_mark(slow):
+    """One block alone is more than what may wait for the client."""
+    body = Endless(BLOCK * 20)
+    client = slow(by_path(stream=answer(body))).request("/stream")
+    client.head()
+    for number in range(4):
+        asked = wait_until_stalled(body, client.socket.getpeername())
+        assert asked <= number + 2
+        assert client.chunk() == BLOCK * 20
+
+
+def test_a_fast_reader_leaves_others_their_turn(serve):
+    """Neither the loop nor a thread serves one endless stream alone."""
+    address = serve(by_path(stream=answer(Endless())))
+    stop = threading.Event()
+
+    def read():
+        with Connection(address) as client:
+            client.request("/stream").head()
+            while not stop.is_set():
+                client.chunk()
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    with Connection(address) as client:
+        for _ in range(20):
+            assert client.get("/").body == b"here"
+    stop.set()
+    for reader in readers:
+        reader.join()
+
+
+def test_a_slow_client_holds_no_thread(slow):
+    """Neither by its head, its body, nor by reading nothing."""
+    body = Endless()
+    apps = by_path(stream=answer(body), large=answer([BLOCK * 200]))
+    client = slow(apps, threads=1)
+    address = client.socket.getpeername()
+    client.request("/stream").head()
+    with contextlib.ExitStack() as clients:
+        for sent in (
+            b"GET /slow HTTP/1.1\r\nHost:",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nbody",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"\r\n5\r\nbo",
+            b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
+            other = clients.enter_context(
+                Connection(address, receive_buffer=32768)
+            )
+            other.send(sent)
+        wait_until_stalled(body, address)
+
+
+# Exceptions
+
+
+class Unusual(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, SystemExit, GeneratorExit, StopIteration, Unusual]
+)
+def test_exceptions(connect, errors, error):
+    def before(environ, start_response):
+        raise error("on purpose")
+
+    def after(environ, start_response):
+        start_response("200 OK", TEXT)
+        raise error("on purpose")
+
+    def first(environ, start_response):
+        start_response("200 OK", TEXT)
+        return map(before, [{}], [None])
+
+    def later(environ, start_response):
+        start_response("200 OK", TEXT)
+        return itertools.chain([b"block"], map(before, [{}], [None]))
+
+    def written(environ, start_response):
+        start_response("200 OK", [("Content-Length", "9")])(b"block")
+        raise error("on purpose")
+
+    apps = {"before": before, "after": after, "first": first}
+    app = by_path(**apps, later=later, written=written)
+    client = connect(app)
+    address = client.socket.getpeername()
+    ends_iteration = error is StopIteration
+    for path in apps:
+        got = client.get(f"/{path}")
+        if path == "first" and ends_iteration:
+            assert (got.status, got.body) == (200, b"")
+            continue
+        assert (path, got.status) == (path, 500)
+        assert got.body == b"Internal Server Error\n"
+        assert "on purpose" in errors.take("Traceback")
+        assert client.get("/").body == b"here"
+    with Connection(address) as client:
+        client.request("/later").head()
+        assert client.chunk() == b"block"
+        if ends_iteration:
+            assert client.chunk() == b""
+        else:
+            assert client.at_end()
+            errors.take("on purpose")
+    with Connection(address) as client:
+        client.request("/written").head()
+        assert client.file.read() == b"block"
+        errors.take("on purpose")
+    with Connection(address) as client:
+        assert client.get("/").body == b"here"
+
+
+def test_a_body_that_ends_with_the_connection_is_reset(connect, errors):
+    """Otherwise nothing would tell that something is missing."""
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"block"
+        raise ValueError("on purpose")
+
+    client = connect(app).send(b"GET / HTTP/1.0\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        client.response()
+    errors.take("on purpose")
+
+
+def test_interrupt_in_a_thread_is_an_error_like_any_other(errors):
+    """Signals reach the main thread: nobody has pressed Ctrl-C here."""
+
+    def app(environ, start_response):
+        raise KeyboardInterrupt("on purpose")
+
+    with (
+        fasthttp.Server(by_path(i=app), port=0, threads=1) as server,
+        Connection(server.addresses[0]) as client,
+    ):
+        for _ in range(3):
+            assert client.get("/i").status == 500
+            errors.take("on purpose")
+            assert client.get("/").body == b"here"
+
+
+# wsgi.file_wrapper
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(BLOCK * 30 + b"end")
+    return path
+
+
+class Unreadable:
+    """Has a descriptor, but shall not be read."""
+
+    def __init__(self, file):
+        self.file = file
+        self.closed = threading.Event()
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def tell(self):
+        return self.file.tell()
+
+    def read(self, size=-1):
+        raise AssertionError("read in Python, not sent by the kernel")
+
+    def close(self):
+        self.file.close()
+        self.closed.set()
+
+
+def send(open_file, headers=TEXT, size=8192):
+    def app(environ, start_response):
+        start_response("200 OK", list(headers))
+        return environ["wsgi.file_wrapper"](open_file(), size)
+
+    return app
+
+
+def test_a_file_is_sent_by_the_kernel(connect, path):
+    opened = []
+
+    def open_file():
+        opened.append(Unreadable(path.open("rb")))
+        return opened[-1]
+
+    client = connect(by_path(file=send(open_file)))
+    content = path.read_bytes()
+    for _ in range(3):
+        got = client.get("/file")
+        assert (got.status, got.framing) == (200, "length")
+        assert got.body == content
+        assert client.get("/").body == b"here"
+    for file in opened:
+        assert file.closed.wait(PATIENCE)
+
+
+def test_a_file_from_an_offset(connect, path):
+    size = path.stat().st_size
+    offset = 0
+
+    def open_file():
+        file = path.open("rb")
+        file.seek(offset)
+        return Unreadable(file)
+
+    client = connect(send(open_file))
+    for offset in (1, 70_000, size - 1, size):
+        got = client.get()
+        assert (offset, got.framing) == (offset, "length")
+        assert got.body == path.read_bytes()[offset:]
+
+
+def test_a_file_that_was_read_from(connect, path):
+    """What a buffer has read ahead belongs to the body, too."""
+
+    def open_file():
+        file = path.open("rb")
+        assert file.read(10) == BLOCK[:10]
+        return file
+
+    assert connect(send(open_file)).get().body == path.read_bytes()[10:]
+
+
+def test_a_file_and_its_length(connect, path, errors):
+    size = path.stat().st_size
+    length = 0
+
+    def app(environ, start_response):
+        headers = [("Content-Length", str(length))]
+        return send(lambda: path.open("rb"), headers)(environ, start_response)
+
+    client = connect(app)
+    for length in (0, 5, size):
+        for _ in range(2):
+            assert client.get().body == path.read_bytes()[:length]
+    length = size + 1
+    assert client.request().head()[1]["Content-Length"] == str(size + 1)
+    assert client.file.read() == path.read_bytes()
+    errors.take("less than its Content-Length")
+
+
+def test_a_file_for_head(connect, path):
+    closed = threading.Event()
+
+    def open_file():
+        file = Unreadable(path.open("rb"))
+        file.closed = closed
+        return file
+
+    client = connect(by_path(file=send(open_file)))
+    got = client.get("/file", method="HEAD")
+    assert got.headers["Content-Length"] == str(path.stat().st_size)
+    assert client.get("/").body == b"here"
+    assert closed.wait(PATIENCE)
+
+
+def test_a_file_for_http_10(connect, path):
+    client = connect(send(lambda: Unreadable(path.open("rb"))))
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    assert client.response().body == path.read_bytes()
+    assert client.at_end()
+
+
+class Pipe(io.RawIOBase):
+    """A descriptor that is no regular file."""
+
+    def __init__(self, content):
+        self.reading, writing = os.pipe()
+        os.write(writing, content)
+        os.close(writing)
+
+    def fileno(self):
+        return self.reading
+
+    def read(self, size=-1):
+        return os.read(self.reading, size)
+
+    def close(self):
+        if not self.closed:
+            os.close(self.reading)
+        super().close()
+
+
+class ReadOnly:
+    """The least PEP 3333 asks of a file-like object."""
+
+    def __init__(self, content):
+        self.read = io.BytesIO(content).read
+
+
+@pytest.mark.parametrize("kind", [io.BytesIO, Pipe, ReadOnly])
+@pytest.mark.parametrize("content", [b"", b"content" * 4000])
+def test_what_is_no_file_is_read(connect, kind, content):
+    client = connect(send(lambda: kind(content), size=100))
+    for _ in range(2):
+        got = client.get()
+        assert (got.status, got.body) == (200, content)
+
+
+def test_the_wrapper_is_an_iterable(connect, path):
+    """Middleware may take what it wraps apart."""
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        wrapper = environ["wsgi.file_wrapper"](path.open("rb"), 1000)
+        blocks = list(wrapper)
+        wrapper.close()
+        assert {len(block) for block in blocks[:-1]} == {1000}
+        return iter(blocks)
+
+    assert connect(app).get().body == path.read_bytes()
+
+
+def test_the_wrapper_is_its_own_iterator(connect, path):
+    """Werkzeug answers a Range so: it closes what iter() gave it."""
+    closed = threading.Event()
+    opened = []
+
+    class Part:
+        def __init__(self, wrapper):
+            self.iterator = iter(wrapper)
+
+        def __iter__(self):
+            yield next(self.iterator)
+
+        def close(self):
+            self.iterator.close()
+            closed.set()
+
+    def app(environ, start_response):
+        start_response("206 Partial Content", TEXT)
+        opened.append(path.open("rb"))
+        return Part(environ["wsgi.file_wrapper"](opened[0], 1000))
+
+    assert connect(app).get().body == BLOCK[:1000]
+    assert closed.wait(PATIENCE)
+    assert opened[0].closed
+
+
+def test_a_file_for_a_slow_client(slow, path):
+    """The descriptor is held until all is sent, close() or not."""
+    closed = threading.Event()
+
+    def open_file():
+        file = Unreadable(path.open("rb"))
+        file.closed = closed
+        return file
+
+    client = slow(by_path(file=send(open_file))).request("/file")
+    client.head()
+    assert closed.wait(PATIENCE)
+    content = path.read_bytes()
+    path.unlink()
+    assert client.exactly(len(content)) == content
+    assert client.get("/").body == b"here"
+
+
+def test_a_file_when_the_client_leaves(slow, path):
+    file = Unreadable(path.open("rb"))
+    client = slow(send(lambda: file)).request()
+    client.head()
+    client.reset()
+    assert file.closed.wait(PATIENCE)
+
+
+def test_a_file_that_becomes_shorter(slow, path, errors):
+    client = slow(send(lambda: path.open("rb"))).request()
+    _, headers = client.head()
+    os.truncate(path, 1_000_000)
+    assert len(client.file.read()) < int(headers["Content-Length"])
+    errors.take("a file became shorter")
+
+
+# Threads and contexts
+
+
+def test_one_slow_request_does_not_delay_others():
+    entered, go_on = threading.Event(), threading.Event()
+
+    def app(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"slow"]
+
+    with (
+        fasthttp.Server(by_path(slow=app), port=0, threads=2) as server,
+        Connection(server.addresses[0]) as slow,
+        Connection(server.addresses[0]) as fast,
+    ):
+        slow.request("/slow")
+        assert entered.wait(PATIENCE)
+        for _ in range(20):
+            assert fast.get("/").body == b"here"
+        go_on.set()
+        assert slow.response().body == b"slow"
+
+
+def test_a_client_that_leaves_before_a_thread_is_free():
+    entered, go_on = threading.Event(), threading.Event()
+
+    def app(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"waited"]
+
+    with (
+        fasthttp.Server(by_path(wait=app), port=0, threads=1) as server,
+        Connection(server.addresses[0]) as first,
+        Connection(server.addresses[0]) as last,
+    ):
+        first.request("/wait")
+        assert entered.wait(PATIENCE)
+        for path in ("/wait", "/"):
+            Connection(server.addresses[0]).request(path).reset()
+        last.request("/")
+        go_on.set()
+        assert first.response().body == b"waited"
+        assert last.response().body == b"here"
+
+
+def test_threads_run_at_the_same_time():
+    barrier = threading.Barrier(4)
+
+    def app(environ, start_response):
+        barrier.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"together"]
+
+    with (
+        fasthttp.Server(app, port=0, threads=4) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        connections = [
+            clients.enter_context(Connection(server.addresses[0]))
+            for _ in range(8)
+        ]
+        for client in connections:
+            client.request()
+        for client in connections:
+            assert client.response().body == b"together"
+
+
+def test_where_the_application_runs(connect, threads):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [threading.current_thread().name.encode()]
+
+    name = connect(app).get().body.decode()
+    assert name == "fasthttp" if threads == 0 else "fasthttp-" in name
+
+
+variable = contextvars.ContextVar("variable", default="default")
+
+
+def test_a_stream_keeps_its_thread_and_context(slow):
+    """Through every wait for its client, and to its close()."""
+    streams = 3
+    homes = {}
+    done = threading.Semaphore(0)
+    local = threading.local()
+
+    def home():
+        return threading.get_ident(), variable.get(), local.name
+
+    def app(environ, start_response):
+        name = environ["PATH_INFO"]
+        variable.set(name)
+        local.name = "own"
+        start_response("200 OK", TEXT)
+        places = homes[name] = [home()]
+        try:
+            for _ in range(40):
+                yield BLOCK
+                places.append(home())
+        finally:
+            places.append(home())
+            done.release()
+
+    address = slow(app).socket.getpeername()
+    with contextlib.ExitStack() as clients:
+        readers = {}
+        for number in range(streams):
+            client = Connection(address, receive_buffer=32768)
+            readers[f"/{number}"] = clients.enter_context(client)
+            client.request(f"/{number}").head()
+        for _ in range(40):
+            for client in readers.values():
+                assert client.chunk() == BLOCK
+        for client in readers.values():
+            assert client.chunk() == b""
+            assert done.acquire(timeout=PATIENCE)
+    for name in readers:
+        thread = homes[name][0][0]
+        assert set(homes[name]) == {(thread, name, "own")}
+        assert len(homes[name]) == 42
+
+
+def test_a_request_does_not_see_the_context_of_another(connect):
+    def app(environ, start_response):
+        before = variable.get()
+        variable.set(environ["PATH_INFO"])
+        start_response("200 OK", TEXT)
+        return [before.encode()]
+
+    client = connect(app)
+    for number in range(6):
+        assert client.get(f"/{number}").body == b"default"
+
+
+# wsgiref.validate
+
+
+def thorough(path):
+    """An application that uses all a server offers, under the validator."""
+
+    def app(environ, start_response):
+        stream = environ["wsgi.input"]
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = stream.read(size // 2) + stream.readline() + b"".join(stream)
+        environ["wsgi.errors"].write("")
+        environ["wsgi.errors"].writelines([])
+        environ["wsgi.errors"].flush()
+        write = start_response("200 OK", list(TEXT))
+        if environ["PATH_INFO"] == "/file":
+            return environ["wsgi.file_wrapper"](path.open("rb"))
+        if environ["PATH_INFO"] == "/write":
+            write(b"written")
+        if environ["PATH_INFO"] == "/endless":
+            return Endless()
+        return [b"<", body, b">"]
+
+    return validator(app)
+
+
+def test_the_validator_finds_nothing(threads, path, errors):
+    targets = "/", "/a%20%ff?b", "/write", "/file", "http://x"
+    methods = "GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD"
+    fields = "Cookie: a", "Cookie: b", "X: y", "Content-Type: a/b"
+    settings = {"port": 0, "threads": threads, "body_memory": 1000}
+    with (
+        fasthttp.Server(thorough(path), **settings) as server,
+        Connection(server.addresses[0]) as client,
+        Connection(server.addresses[0]) as other,
+    ):
+        for target, method in itertools.product(targets, methods):
+            body = b"a\nb" * 1000 if method in ("POST", "PUT") else b""
+            got = client.get(target, *fields, method=method, body=body)
+            assert (target, method, got.status) == (target, method, 200)
+        client.request("/", "Transfer-Encoding: chunked", method="POST")
+        client.send(b"4\r\nbody\r\n0\r\n\r\n")
+        assert client.response().body == b"<body>"
+        client.request("/endless").head()
+        assert client.chunk() == BLOCK
+        client.reset()
+        other.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert other.response().body == b"<>"
+    # the validator complains of what was not closed when it is collected
+    gc.collect()
