@@ -41,6 +41,10 @@ cdef class HttpContext:
     cdef double body_timeout
     cdef long long body_rate
     cdef Py_ssize_t body_memory
+    cdef double quiet_until
+    cdef int unlogged
+
+    cdef int log_refusal(self, object peer, object error) except -1
 
 
 cdef class HttpProtocol(BaseProtocol):
@@ -57,6 +61,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int status
     cdef int framing
     cdef bint persist
+    cdef bint sending           # in send_data, on this stack
+    cdef bint pause_due
     cdef bint overrun           # of its Content-Length, and logged
     cdef long long remaining
     cdef long long sent
@@ -89,6 +95,7 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, object headers, bytes body
     ) except -1
     cdef int send_data(self, bytes data) except -1
+    cdef int frame_data(self, bytes data, Py_ssize_t size) except -1
     cdef int send_file(
         self, object owner, int fd, long long offset, long long count
     ) except -1

@@ -4,6 +4,7 @@
 bytes come in by `on_data_received` and leave through `BaseTransport`.
 """
 import logging
+import time
 from io import BytesIO
 
 cimport cython
@@ -37,6 +38,8 @@ cdef double DRAIN_GRACE = 0.2
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 cdef bytes SERVER_ERROR = b"Internal Server Error\n"
+# What a TLS client's first record begins with (RFC 8446 section 5.1).
+cdef bytes TLS = b"\x16\x03"
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -56,6 +59,22 @@ cdef class HttpContext:
         self.body_timeout = config.body_timeout
         self.body_rate = config.body_min_rate
         self.body_memory = config.body_memory
+
+    cdef int log_refusal(self, object peer, object error) except -1:
+        """One line a second at most: the peer chooses how often it errs."""
+        cdef double now = time.monotonic()
+        if now < self.quiet_until:
+            self.unlogged += 1
+            return 0
+        error_log.info(
+            "%s: refused with %d: %s; at byte %d of %r%s%s",
+            peer, error.status, error.detail, error.offset, error.data,
+            " - the client speaks TLS" if error.data[:2] == TLS else "",
+            f" ({self.unlogged} more since)" if self.unlogged else ""
+        )
+        self.quiet_until = now + 1
+        self.unlogged = 0
+        return 0
 
     def new_parser(self):
         config = self.config
@@ -277,6 +296,14 @@ cdef class HttpProtocol(BaseProtocol):
             self.transport.close()
         return 0
 
+    cdef int pause_writing(self) except -1:
+        # Not in the middle of a chunk: the hook may write or end.
+        if self.sending:
+            self.pause_due = True
+        else:
+            self.on_pause_writing()
+        return 0
+
     cdef int resume_writing(self) except -1:
         self.on_resume_writing()
         if self.state >= RESPONDING:
@@ -344,6 +371,7 @@ cdef class HttpProtocol(BaseProtocol):
         try:
             self.advance()
         except PeerError as error:
+            self.context.log_refusal(self.transport.getpeername(), error)
             self.refuse(error.status, error.detail)
         except OSError as error:
             error_log.error("cannot store a request body: %s", error)
@@ -453,9 +481,7 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int refuse(self, int status, str detail) except -1:
-        error_log.debug(
-            "%s: %d %s", self.transport.getpeername(), status, detail
-        )
+        """Answer the peer's fault and close, so that it is read."""
         self.drop_body()
         self.abandon_request()
         cdef ResponseSerializer out = self.context.serializer
@@ -524,7 +550,6 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int send_data(self, bytes data) except -1:
-        cdef ResponseSerializer out = self.context.serializer
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         if size == 0 or self.framing == NO_BODY:
             return 0
@@ -543,6 +568,18 @@ cdef class HttpProtocol(BaseProtocol):
                     return 0
             self.remaining -= size
         self.sent += size
+        self.sending = True
+        try:
+            self.frame_data(data, size)
+        finally:
+            self.sending = False
+        if self.pause_due:
+            self.pause_due = False
+            self.on_pause_writing()
+        return 0
+
+    cdef int frame_data(self, bytes data, Py_ssize_t size) except -1:
+        cdef ResponseSerializer out = self.context.serializer
         out.size = 0
         if self.framing == CHUNKED:
             out.write_chunk_size(size)

@@ -128,4 +128,5 @@ cdef class RequestParser:
     cdef int _end_of_element(self, unsigned char c, str what) except -1
     cdef int _refuse_body(self) except -1
     cdef int _check_line(self, Py_ssize_t at) except -1
+    cdef int _check_head(self, Py_ssize_t at) except -1
     cdef int _refuse(self, int status, str detail) except -1

@@ -71,6 +71,8 @@ cdef enum:
     # RFC 9112 section 2.2 asks to ignore at least one.
     MAX_EMPTY_LINES = 8
     FIRST_FIELDS = 16
+    # Of a broken request, for the log.
+    SHOWN_BYTES = 80
     KEEP_FIELDS = 32
     KEEP_ROOM = 1024
 
@@ -499,10 +501,14 @@ cdef class RequestParser:
         return 0
 
     cdef int _refuse(self, int status, str detail) except -1:
+        cdef Py_ssize_t size = min(self._end - self._base, SHOWN_BYTES)
+        cdef bytes data = PyBytes_FromStringAndSize(
+            <const char *>self._base, size
+        )
         self._state = FAILED
         self._end = self._base
         raise PeerError(
-            status, detail, offset=self._consumed + self._cursor
+            status, detail, offset=self._consumed + self._cursor, data=data
         )
 
     cdef int _refuse_limit(self, int status, str what, str limit) except -1:
@@ -535,7 +541,9 @@ cdef class RequestParser:
             self._mark = 0
             self._state = METHOD
         # A fault beyond a limit is not seen, however the bytes were cut.
-        stop = base + min(end - base, self.limit_request_line)
+        stop = base + min(
+            end - base, self.limit_request_line, self.limit_request_head
+        )
         if self._state == METHOD:
             p = fh_token_end(p, stop)
             self._cursor = p - base
@@ -566,7 +574,9 @@ cdef class RequestParser:
             self._cursor = p - base
             self._state = VERSION
         if self._state == VERSION:
-            self._check_line(self._cursor + 8 - 1)
+            # With HTTP/1.1 and, for the head, two CR LF.
+            self._check_line(self._cursor + 7)
+            self._check_head(self._cursor + 10)
             version = b"HTTP/1.1\r\n"
             if end - p < 10 or memcmp(p, version, 10) != 0:
                 size = 0
@@ -605,6 +615,13 @@ cdef class RequestParser:
         if at >= self.limit_request_line:
             return self._refuse_limit(
                 414, "the request line is longer than", "limit_request_line"
+            )
+        return self._check_head(at)
+
+    cdef int _check_head(self, Py_ssize_t at) except -1:
+        if at >= self.limit_request_head:
+            return self._refuse_limit(
+                431, "the head is longer than", "limit_request_head"
             )
         return NEED_DATA
 
@@ -705,11 +722,7 @@ cdef class RequestParser:
                 431, "a header field is longer than",
                 "limit_request_field_size"
             )
-        if end - base == self.limit_request_head:
-            return self._refuse_limit(
-                431, "the head is longer than", "limit_request_head"
-            )
-        return 0
+        return self._check_head(end - base)
 
     cdef int _refuse_name(self, byte c) except -1:
         if c == c" " or c == c"\t":

@@ -350,7 +350,10 @@ cdef class Transport(BaseTransport):
     cdef int press(self) except -1:
         """Much is queued: send now; if that does not help, say so."""
         self.flush()
-        if self._queued > HIGH_WATER and not self._flags & THROTTLED:
+        if (
+            self._queued > HIGH_WATER and not self._flags & THROTTLED
+            and self._protocol is not None
+        ):
             self._flags |= THROTTLED
             try:
                 self._protocol.pause_writing()
@@ -413,6 +416,8 @@ cdef class Transport(BaseTransport):
             self._owner.server.call_soon_threadsafe(self.close)
             return 0
         self._flags |= CLOSING
+        # From here on write_timeout guards against a peer that stalls.
+        self._deadline = 0
         return self.mark_dirty()
 
     cpdef int close_lingering(self) except -1:

@@ -4,6 +4,7 @@ Threads do no I/O: a pool thread runs the application and hands what it
 yields to the loop. An iterable is asked for more only while the client
 reads; it then goes on in the thread and the context it began in.
 """
+import io
 import logging
 import os
 import queue
@@ -542,9 +543,10 @@ cdef class WsgiCall:
     cdef bint emit_file(self, object wrapper) except -1:
         """Let the kernel send a regular file; False if it is none."""
         try:
-            fd = wrapper.filelike.fileno()
+            reader = reader_of(wrapper.filelike)
+            fd = reader.fileno()
             info = os.fstat(fd)
-            offset = wrapper.filelike.tell()
+            offset = reader.tell()
         except (AttributeError, OSError, ValueError):
             return False
         if not stat.S_ISREG(info.st_mode) or offset > info.st_size:
@@ -679,6 +681,19 @@ cdef class WsgiCall:
                 self.run()
             else:
                 self.gateway.pool.resume(self)
+
+
+cdef object reader_of(object filelike):
+    """The plain file whose bytes `filelike.read` returns, or None.
+
+    A gzip file has a descriptor too, but not of the bytes it reads; a
+    wrapper such as Django's File hands out the read() of its file.
+    """
+    reader = getattr(filelike.read, "__self__", None)
+    raw = reader
+    if isinstance(reader, (io.BufferedReader, io.BufferedRandom)):
+        raw = reader.raw
+    return reader if isinstance(raw, io.FileIO) else None
 
 
 cdef bytes as_bytes(object chunk):

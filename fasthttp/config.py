@@ -1,7 +1,6 @@
 """Every option: its default, its bounds and its names, declared once."""
 
 import dataclasses
-import math
 import os
 import re
 import socket
@@ -15,6 +14,8 @@ Option: TypeAlias = "dataclasses.Field[Any]"
 VERSION = "0.1.0"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+MOST_BYTES = (1 << 30) - 1
+MOST_BODY_BYTES = 1 << 60
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 SD_LISTEN_FDS_START = 3
 
@@ -87,12 +88,14 @@ def _option(
     *names: str,
     metavar: str | None = None,
     least: float = 0,
+    most: float = MOST_BYTES,
 ) -> Any:
     metadata = {
         "help": text,
         "names": names,
         "metavar": metavar,
         "least": least,
+        "most": most,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -162,7 +165,12 @@ class Config:
         16384, "longest header field", "--limit-request-field_size"
     )
     limit_request_head: int = _bytes(65536, "longest request head")
-    limit_request_body: int = _bytes(1 << 30, "longest request body", least=0)
+    limit_request_body: int = _option(
+        1 << 30,
+        "longest request body",
+        metavar="BYTES",
+        most=MOST_BODY_BYTES,
+    )
     limit_chunk_extensions: int = _bytes(
         16384, "most bytes of chunk extensions in one body", least=0
     )
@@ -209,10 +217,10 @@ def _check(option: Option, value: Any) -> None:
         )
     if kind not in (int, float):
         return
-    least: float = option.metadata["least"]
-    if not least <= value < math.inf:
+    least, most = option.metadata["least"], option.metadata["most"]
+    if not least <= value <= most:
         raise ConfigError(
-            f"{option.name}: {value} is not between {least} and infinity"
+            f"{option.name}: {value} is not between {least} and {most}"
         )
 
 

@@ -14,11 +14,15 @@ class PeerError(FastHttpError):
     """The peer broke HTTP or a limit; it is answered with `status`.
 
     `detail` is a short plain-text reason fit for the peer, `offset` the
-    byte position in the message where the fault was seen.
+    byte position in the message where the fault was seen, `data` the first
+    bytes of the part it is in, as far as they are known.
     """
 
-    def __init__(self, status: int, detail: str, *, offset: int = 0) -> None:
+    def __init__(
+        self, status: int, detail: str, *, offset: int = 0, data: bytes = b""
+    ) -> None:
         super().__init__(status, detail)
+        self.data = data
         self.status = status
         self.detail = detail
         self.offset = offset

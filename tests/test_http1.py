@@ -1101,6 +1101,43 @@ def test_an_endless_answer_pauses_for_a_slow_reader(live):
     assert response.body == bytes(5_000_000)
 
 
+def test_an_answer_may_end_in_the_pause(live):
+    class Impatient(Noting):
+        over = False
+
+        def answer(self, request):
+            self.start(200)
+            while not self.over:
+                self.write(bytes(20_000))
+
+        def on_pause_writing(self):
+            self.over = True
+            self.write(b"enough")
+            self.end()
+
+    _, peer, _ = live(Impatient)
+    peer.sendall(GET_LAST)
+    (response,) = read_responses(read_all(peer))
+    assert response.complete
+    assert response.body.endswith(b"enough")
+    assert response.body.strip(b"\0") == b"enough"
+
+
+def test_a_close_in_the_pause_ends_the_pipeline(live):
+    class Impatient(Noting):
+        def answer(self, request):
+            self.respond(200, [], bytes(5_000_000))
+
+        def on_pause_writing(self):
+            self.close_socket_connection()
+
+    _, peer, http = live(Impatient)
+    peer.sendall(GET + GET)
+    response, _ = read_response(read_all(peer))
+    assert response.status == 200
+    assert len(http.requests) == 1
+
+
 @pytest.mark.parametrize("length", [16384, 100_000, 1 << 20, (1 << 20) + 1])
 @pytest.mark.parametrize("with_head", [0, 1, 20_000])
 def test_large_uploads(live, length, with_head):

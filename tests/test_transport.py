@@ -29,7 +29,7 @@ from fakes import (
     use_poller,
 )
 
-from fasthttp import AsyncSocketServer
+from fasthttp import AsyncSocketServer, BaseProtocol
 
 HIGH_WATER = 65536
 LOW_WATER = 16384
@@ -457,15 +457,31 @@ def test_a_deadline_comes_once(link):
     probe.wait_for("data")
 
 
-def test_a_deadline_without_a_hook_ends_the_connection(link):
-    class Plain(Probe):
-        on_deadline = Probe.__mro__[1].on_deadline
+class Plain(Probe):
+    """Has no hook for its deadline."""
 
+    on_deadline = BaseProtocol.on_deadline
+
+
+def test_a_deadline_without_a_hook_ends_the_connection(link):
     server, peer, probe = link(Plain)
     in_loop(server, probe.trans.set_deadline, 0.05)
     probe.wait_for("closed")
     with pytest.raises(ConnectionResetError):
         peer.recv(1)
+
+
+def test_a_deadline_does_not_cut_a_close(link):
+    server, peer, probe = link(Plain)
+
+    def end():
+        probe.trans.set_deadline(0.05)
+        probe.send(bytes(MUCH))
+        probe.close_socket_connection()
+
+    in_loop(server, end)
+    count_polls(server, 0.5)
+    assert read_all(peer) == bytes(MUCH)
 
 
 # Ends.

@@ -1,15 +1,20 @@
 """PEP 3333, with the application in the loop and in a pool of threads."""
 
+import bz2
 import contextlib
 import contextvars
+import functools
 import gc
+import gzip
 import io
 import itertools
 import logging
+import lzma
 import os
 import queue
 import socket
 import sys
+import tempfile
 import threading
 from wsgiref.validate import validator
 
@@ -1358,25 +1363,27 @@ def path(tmp_path):
     return path
 
 
-class Unreadable:
-    """Has a descriptor, but shall not be read."""
+class Unreadable(io.FileIO):
+    """A file that is not read in Python, as the kernel sends it."""
 
-    def __init__(self, file):
-        self.file = file
-        self.closed = threading.Event()
+    def __init__(self, path):
+        super().__init__(path)
+        self.is_closed = threading.Event()
 
-    def fileno(self):
-        return self.file.fileno()
-
-    def tell(self):
-        return self.file.tell()
-
-    def read(self, size=-1):
+    def readinto(self, buffer):
         raise AssertionError("read in Python, not sent by the kernel")
 
+    readall = read = readinto
+
     def close(self):
-        self.file.close()
-        self.closed.set()
+        super().close()
+        self.is_closed.set()
+
+
+def unreadable(path, offset=0):
+    file = io.BufferedReader(Unreadable(path))
+    file.seek(offset)
+    return file
 
 
 def send(open_file, headers=TEXT, size=8192):
@@ -1391,7 +1398,7 @@ def test_a_file_is_sent_by_the_kernel(connect, path):
     opened = []
 
     def open_file():
-        opened.append(Unreadable(path.open("rb")))
+        opened.append(unreadable(path))
         return opened[-1]
 
     client = connect(by_path(file=send(open_file)))
@@ -1402,19 +1409,13 @@ def test_a_file_is_sent_by_the_kernel(connect, path):
         assert got.body == content
         assert client.get("/").body == b"here"
     for file in opened:
-        assert file.closed.wait(PATIENCE)
+        assert file.raw.is_closed.wait(PATIENCE)
 
 
 def test_a_file_from_an_offset(connect, path):
     size = path.stat().st_size
     offset = 0
-
-    def open_file():
-        file = path.open("rb")
-        file.seek(offset)
-        return Unreadable(file)
-
-    client = connect(send(open_file))
+    client = connect(send(lambda: unreadable(path, offset)))
     for offset in (1, 70_000, size - 1, size):
         got = client.get()
         assert (offset, got.framing) == (offset, "length")
@@ -1451,22 +1452,16 @@ def test_a_file_and_its_length(connect, path, errors):
 
 
 def test_a_file_for_head(connect, path):
-    closed = threading.Event()
-
-    def open_file():
-        file = Unreadable(path.open("rb"))
-        file.closed = closed
-        return file
-
-    client = connect(by_path(file=send(open_file)))
+    file = unreadable(path)
+    client = connect(by_path(file=send(lambda: file)))
     got = client.get("/file", method="HEAD")
     assert got.headers["Content-Length"] == str(path.stat().st_size)
     assert client.get("/").body == b"here"
-    assert closed.wait(PATIENCE)
+    assert file.raw.is_closed.wait(PATIENCE)
 
 
 def test_a_file_for_http_10(connect, path):
-    client = connect(send(lambda: Unreadable(path.open("rb"))))
+    client = connect(send(lambda: unreadable(path)))
     client.send(b"GET / HTTP/1.0\r\n\r\n")
     assert client.response().body == path.read_bytes()
     assert client.at_end()
@@ -1506,6 +1501,39 @@ def test_what_is_no_file_is_read(connect, kind, content):
     for _ in range(2):
         got = client.get()
         assert (got.status, got.body) == (200, content)
+
+
+@pytest.mark.parametrize("module", [bz2, gzip, lzma])
+def test_a_compressed_file_is_read(connect, tmp_path, module):
+    """Its fileno() is that of the file on the disk."""
+    path = tmp_path / "compressed"
+    with module.open(path, "wb") as file:
+        file.write(BLOCK)
+    client = connect(send(lambda: module.open(path, "rb")))
+    for _ in range(2):
+        assert client.get().body == BLOCK
+
+
+def temporary(kind):
+    file = kind()
+    file.write(BLOCK)
+    file.seek(10)
+    return file
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tempfile.NamedTemporaryFile,
+        tempfile.SpooledTemporaryFile,
+        tempfile.TemporaryFile,
+        functools.partial(tempfile.TemporaryFile, buffering=0),
+    ],
+)
+def test_a_temporary_file(connect, kind):
+    client = connect(send(lambda: temporary(kind)))
+    for _ in range(2):
+        assert client.get().body == BLOCK[10:]
 
 
 def test_the_wrapper_is_an_iterable(connect, path):
@@ -1550,16 +1578,10 @@ def test_the_wrapper_is_its_own_iterator(connect, path):
 
 def test_a_file_for_a_slow_client(slow, path):
     """The descriptor is held until all is sent, close() or not."""
-    closed = threading.Event()
-
-    def open_file():
-        file = Unreadable(path.open("rb"))
-        file.closed = closed
-        return file
-
-    client = slow(by_path(file=send(open_file))).request("/file")
+    file = unreadable(path)
+    client = slow(by_path(file=send(lambda: file))).request("/file")
     client.head()
-    assert closed.wait(PATIENCE)
+    assert file.raw.is_closed.wait(PATIENCE)
     content = path.read_bytes()
     path.unlink()
     assert client.exactly(len(content)) == content
@@ -1567,11 +1589,11 @@ def test_a_file_for_a_slow_client(slow, path):
 
 
 def test_a_file_when_the_client_leaves(slow, path):
-    file = Unreadable(path.open("rb"))
+    file = unreadable(path)
     client = slow(send(lambda: file)).request()
     client.head()
     client.reset()
-    assert file.closed.wait(PATIENCE)
+    assert file.raw.is_closed.wait(PATIENCE)
 
 
 def test_a_file_that_becomes_shorter(slow, path, errors):
