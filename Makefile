@@ -61,6 +61,7 @@ fuzz: $(VENV)/.compiled $(VENV)/.test
 
 soak: $(VENV)/.compiled $(VENV)/.test
 	$(PY) bench/soak.py $(ARGS)
+	PYTHONPATH=tests $(PY) -m bench.through_proxies
 
 wheel: $(VENV)/.dev
 	$(PY) -m build

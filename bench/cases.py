@@ -5,7 +5,6 @@ batches of HEADS, all equal ("fixed") or all different ("varied").
 """
 
 import random
-import sys
 
 from fasthttp import Config
 from fasthttp._parser import RequestParser
@@ -16,7 +15,6 @@ from fasthttp._wsgi import WsgiGateway
 HEADS = 64
 BODY = bytes(range(256)) * 4
 CHUNKS = 64
-WARM = 3
 ANSWER_FIELDS = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-cache, private"),
@@ -162,16 +160,3 @@ COUNTED = {
 }
 COUNTED["chunked"] = chunked()
 COUNTED["serialized"] = serialized()
-
-
-def main(name, repeat):
-    """Run every case a few times, then one as often as asked."""
-    for run in COUNTED.values():
-        for _ in range(WARM):
-            run()
-    for _ in range(repeat):
-        COUNTED[name]()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

@@ -2,10 +2,12 @@
 
 `PYTHONPATH=. python bench/instructions.py` counts, compares with
 instructions.json, and ends with status 1 when a case costs more than
-ALLOWED; `--update` writes the file. Needs valgrind.
+ALLOWED; `--update` writes the file. Needs valgrind with its headers, and cc.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import cases
@@ -20,45 +23,49 @@ import cases
 BENCH = Path(__file__).resolve().parent
 RECORD = BENCH / "instructions.json"
 ALLOWED = 1.03
-REPEAT = 100
-RUNS = 2
+REPEAT = 20
+WARM = 20
 
 
 def count_all():
     """Instructions of one call of each case."""
-    started = _count("none", 0)
-    return {
-        name: round((_count(name, REPEAT) - started) / REPEAT)
-        for name in cases.COUNTED
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        library, dump = Path(folder, "count.so"), Path(folder, "dump")
+        source = BENCH / "count.c"
+        compiler = ["cc", "-shared", "-fPIC", "-o", library, source]
+        subprocess.run(compiler, check=True)
+        command = ["valgrind", "--tool=callgrind", "--quiet"]
+        command += [f"--callgrind-out-file={dump}", sys.executable]
+        command += [__file__, "--count", library]
+        fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BENCH.parent)}
+        subprocess.run(command, env=os.environ | fixed, check=True)
+        return dict(map(_read_dump, sorted(Path(folder).glob("dump.*"))))
 
 
-def _count(name, repeat):
-    """All instructions of a process that runs the case so often.
+def _read_dump(path):
+    text = path.read_text()
+    name = re.search(r"Client Request: (.+)", text)[1]
+    return name, int(re.search(r"^totals: (\d+)", text, re.M)[1]) // REPEAT
 
-    The least of RUNS: now and then a start compiles a module anew.
-    """
-    command = ["valgrind", "--tool=callgrind"]
-    command += ["--callgrind-out-file=/dev/null", sys.executable]
-    command += [cases.__file__, name, str(repeat)]
-    fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BENCH.parent)}
-    found = []
-    for _ in range(RUNS):
-        done = subprocess.run(
-            command,
-            env=os.environ | fixed,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found.append(int(re.search(r"Collected : (\d+)", done.stderr)[1]))
-    return min(found)
+
+def count_here(library):
+    """Run the cases in this process, under callgrind."""
+    valgrind = ctypes.CDLL(library)
+    gc.disable()
+    for name, run in cases.COUNTED.items():
+        for _ in range(WARM):
+            run()
+        gc.collect()
+        valgrind.zero_counts()
+        for _ in range(REPEAT):
+            run()
+        valgrind.dump_counts(name.encode())
 
 
 def compare(counted, recorded):
     """Print both; the names of the cases that cost more than ALLOWED."""
     worse = []
-    for name, count in counted.items():
+    for name, count in sorted(counted.items()):
         before = recorded.get(name, count)
         print(f"{name:<28} {count:>10,} {count / before:>8.1%}")
         if count > before * ALLOWED:
@@ -70,7 +77,11 @@ def main():
     """Count, compare or update."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--update", action="store_true")
+    parser.add_argument("--count", metavar="LIBRARY", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.count:
+        count_here(options.count)
+        return
     if shutil.which("valgrind") is None:
         sys.exit("valgrind not found: instructions are not counted")
     built_for = sysconfig.get_config_var("SOABI")

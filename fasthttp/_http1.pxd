@@ -81,8 +81,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int pause_reading(self) except -1
     cdef bint stopped(self)
     cdef int run(self) except -1
-    cdef int advance(self) except -1
-    cdef int after_run(self) except -1
+    cdef bint advance(self) except -1
+    cdef int after_run(self, bint stalled) except -1
     cdef int head_received(self) except -1
     cdef int refuse(self, int status, str detail) except -1
     cdef int send_head(

@@ -368,8 +368,9 @@ cdef class HttpProtocol(BaseProtocol):
         if self.running:
             return 0
         self.running = True
+        cdef bint stalled = False
         try:
-            self.advance()
+            stalled = self.advance()
         except PeerError as error:
             self.context.log_refusal(self.transport.getpeername(), error)
             self.refuse(error.status, error.detail)
@@ -379,14 +380,15 @@ cdef class HttpProtocol(BaseProtocol):
         finally:
             self.running = False
         if self.state != ENDED:
-            self.after_run()
+            self.after_run(stalled)
         return 0
 
-    cdef int advance(self) except -1:
+    cdef bint advance(self) except -1:
+        """True if it stopped as the client does not read the answers."""
         cdef int event
+        if self.transport.full():
+            return True
         while self.state < RESPONDING:
-            if self.transport.full():
-                break
             event = self.parser.next_event()
             if event == HEAD:
                 self.head_received()
@@ -397,16 +399,15 @@ cdef class HttpProtocol(BaseProtocol):
                     self.body.complete()
                 self.state = RESPONDING
                 self.complete_request()
+                if self.transport.full():
+                    return True
             else:
                 break
-        return 0
+        return False
 
-    cdef int after_run(self) except -1:
+    cdef int after_run(self, bint stalled) except -1:
         self.parser.keep()
-        if (
-            self.state >= RESPONDING
-            or self.transport.full()
-        ):
+        if stalled or self.state >= RESPONDING:
             # The application's turn, or that of a client to read.
             self.transport.set_deadline(0)
             return 0

@@ -95,6 +95,7 @@ cdef class RequestParser:
     cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int next_event(self) except -1
     cdef int keep(self) except -1
+    cdef void _release(self) noexcept
     cdef bint idle(self) noexcept
     cdef Py_ssize_t unread(self) noexcept
     cdef const unsigned char *at(self, uint32_t offset) noexcept

@@ -73,8 +73,6 @@ cdef enum:
     FIRST_FIELDS = 16
     # Of a broken request, for the log.
     SHOWN_BYTES = 80
-    KEEP_FIELDS = 32
-    KEEP_ROOM = 1024
 
 # The order of the first eight is that of `Known`.
 KNOWN_NAMES = (
@@ -384,14 +382,9 @@ cdef class RequestParser:
         cdef Py_ssize_t size = self._end - self._base
         cdef byte *fresh
         if size == 0:
-            self._kept_size = 0
-            if self._kept_room > KEEP_ROOM:
-                PyMem_Free(self._kept)
-                self._kept = NULL
-                self._kept_room = 0
-            self._base = self._end = EMPTY
+            self._release()
             return 0
-        elif self._kept_size:
+        if self._kept_size:
             if self._base != self._kept:
                 memmove(self._kept, self._base, size)
             self._kept_size = size
@@ -407,6 +400,18 @@ cdef class RequestParser:
         self._base = self._kept
         self._end = self._kept + self._kept_size
         return 0
+
+    cdef void _release(self) noexcept:
+        """An idle connection holds no memory of the parser's."""
+        if self._kept is not NULL:
+            PyMem_Free(self._kept)
+            self._kept = NULL
+            self._kept_size = self._kept_room = 0
+        if self._state == BEFORE and self._room:
+            PyMem_Free(self.head.fields)
+            self.head.fields = NULL
+            self.head.count = self._room = 0
+        self._base = self._end = EMPTY
 
     cdef bint idle(self) noexcept:
         return (
@@ -489,10 +494,6 @@ cdef class RequestParser:
         self.head.content_length = -1
         self.head.chunked = self.head.expect_continue = False
         self.head.is_head = self.head.is_connect = False
-        if self._room > KEEP_FIELDS:
-            PyMem_Free(self.head.fields)
-            self.head.fields = NULL
-            self._room = 0
         return 0
 
     cdef int _consume(self, Py_ssize_t size) except -1:

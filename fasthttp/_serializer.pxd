@@ -29,6 +29,9 @@ cdef class ResponseSerializer:
     cdef Py_ssize_t size
     cdef Py_ssize_t _room
     cdef long long _second
+    cdef object _last_status    # applications pass the same str again
+    cdef int _last_code
+    cdef bytes _status_line
     cdef PyObject *_known[KNOWN_SLOTS]
     cdef Role _roles[KNOWN_SLOTS]
     cdef char _date[38]         # "Date: " and IMF-fixdate and CR LF

@@ -206,6 +206,13 @@ cdef class ResponseSerializer:
         cdef Py_ssize_t size
         cdef const char *text
         cdef int high = 0
+        if status is self._last_status and status is not None:
+            self.status = self._last_code
+            return self.append(
+                PyBytes_AS_STRING(self._status_line),
+                PyBytes_GET_SIZE(self._status_line)
+            )
+        self._last_status = None
         if isinstance(status, int):
             status = STATUS_LINES.get(status, f"{status} ")
         elif not isinstance(status, str):
@@ -224,9 +231,13 @@ cdef class ResponseSerializer:
         self.status = (
             (text[0] - c"0") * 100 + (text[1] - c"0") * 10 + text[2] - c"0"
         )
-        self.append(b"HTTP/1.1 ", 9)
-        self.append(text, size)
-        return self.append(b"\r\n", 2)
+        self._last_status = status
+        self._last_code = self.status
+        self._status_line = b"HTTP/1.1 %b\r\n" % text[:size]
+        return self.append(
+            PyBytes_AS_STRING(self._status_line),
+            PyBytes_GET_SIZE(self._status_line)
+        )
 
     cdef int _write_field(self, object field, int *seen) except -1:
         cdef PyObject *name

@@ -197,6 +197,8 @@ cdef class Connections:
                 raise TypeError(f"{protocol!r} is not a BaseProtocol")
             transport._protocol = <BaseProtocol>protocol
             transport._protocol.connection_made()
+            if transport._queued > HIGH_WATER:
+                transport.press()
             if self.server.draining and not transport._flags & CLOSED:
                 transport._protocol.drain()
         except BaseException:

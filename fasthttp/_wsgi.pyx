@@ -450,7 +450,7 @@ cdef class WsgiCall:
     cdef int run(self) except -1:
         """Call the application, or go on with what it returned."""
         cdef WsgiProtocol protocol
-        if self.iterator is None:
+        if self.context is None:
             self.context = PyContext_CopyCurrent()
         PyContext_Enter(self.context)
         try:
@@ -585,7 +585,10 @@ cdef class WsgiCall:
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
-            self.status = self.headers = self.spill = self.context = None
+            self.status = self.headers = self.spill = None
+            # One in which nothing was set is as good as new.
+            if len(self.context):
+                self.context = None
             self.started = self.done = self.parked = self.enough = False
             self.spilled = 0
             self.gateway._spare = self

@@ -406,7 +406,8 @@ cdef int check_framing(
 cdef class Wire(BaseTransport):
     """A transport without a socket; `blocked` while its peer reads nothing."""
 
-    cdef readonly bytearray sent
+    cdef BaseProtocol protocol
+    cdef bytearray sent
     cdef Py_ssize_t unsent
     cdef bint blocked, throttled, paused, closing, waits
     cdef double deadline
@@ -422,9 +423,15 @@ cdef class Wire(BaseTransport):
         return ("192.0.2.2", 80)
 
     cpdef int write(self, data) except -1:
-        if not self.closing:
-            self.sent += data
-            self.unsent += len(data)
+        if self.closing:
+            return 0
+        self.sent += data
+        self.unsent += len(data)
+        if self.unsent > HIGH_WATER:
+            self.flush()
+            if self.unsent > HIGH_WATER and not self.throttled:
+                self.throttled = True
+                self.protocol.pause_writing()
         return 0
 
     cpdef int write_file(
@@ -441,7 +448,10 @@ cdef class Wire(BaseTransport):
         return self.unsent
 
     cpdef bint full(self) except -1:
-        return self.unsent > HIGH_WATER
+        if self.unsent <= HIGH_WATER:
+            return False
+        self.throttled = True
+        return True
 
     cpdef double now(self) except -1:
         return self.time
@@ -489,6 +499,7 @@ cdef class Connection:
         self.taken = bytearray()
         self.arriving = b""
         self.protocol = factory(server, self.wire, self.wire)
+        self.wire.protocol = self.protocol
         self.protocol.connection_made()
 
     def play(self, bytes data):
@@ -542,6 +553,7 @@ cdef class Connection:
         self.lost = True
         self.protocol.connection_lost()
         self.wire.closing = True
+        self.wire.protocol = None
         return self.run_calls()
 
     cdef bint readable(self) noexcept:
@@ -589,13 +601,9 @@ cdef class Connection:
 
     cdef int flush(self) except -1:
         self.wire.flush()
-        if self.wire.throttled:
-            if self.wire.unsent <= LOW_WATER:
-                self.wire.throttled = False
-                self.protocol.resume_writing()
-        elif self.wire.unsent > HIGH_WATER:
-            self.wire.throttled = True
-            self.protocol.pause_writing()
+        if self.wire.throttled and self.wire.unsent <= LOW_WATER:
+            self.wire.throttled = False
+            self.protocol.resume_writing()
         return 0
 
     cdef int run_calls(self) except -1:

@@ -1347,8 +1347,8 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
 def test_a_body_that_comes_slowly_has_time(live):
     server, peer, http = live(Closing, body_timeout=0.5, body_min_rate=10)
     peer.sendall(post(b"", length=1000))
-    for _ in range(10):
-        peer.sendall(b"x" * 100)
+    for _ in range(8):
+        peer.sendall(b"x" * 125)
         again = threading.Event()
         in_loop(server, server.call_later, 0.1, again.set)
         assert again.wait(10)

@@ -784,6 +784,21 @@ def test_a_listener_that_others_hold_stays_usable(stack, timeout):
         assert read_exactly(peer, 1) == b"x"
 
 
+def test_clients_of_shared_sockets_are_left_to_others(stack):
+    class Server(AsyncSocketServer):
+        SHARED_SOCKETS = True
+
+    ours = listen()
+    others = stack.enter_context(ours.dup())
+    with serving(Server.from_sockets([ours], Echo), None):
+        pass
+    assert ours.fileno() == -1
+    peer = stack.enter_context(connect(others.getsockname()[1]))
+    peer.sendall(b"x")
+    with serving(AsyncSocketServer.from_sockets([others], Echo)):
+        assert read_exactly(peer, 1) == b"x"
+
+
 def test_shutdown_after_the_program_closed_the_listener(start, client):
     class Late(Probe):
         def on_shutdown(self):
@@ -947,7 +962,7 @@ def test_calls_run_on_the_loops_thread_and_may_fail(start, error_log):
     assert error_log.records[0].exc_info[0] is LookupError
 
 
-def test_calls_later_come_in_the_order_of_their_time(start):
+def test_calls_later_come_in_the_order_of_their_time(start, error_log):
     server = start(Echo)
     order = []
     over = threading.Event()
@@ -965,6 +980,9 @@ def test_calls_later_come_in_the_order_of_their_time(start):
     assert over.wait(PATIENCE)
     assert time.monotonic() - began >= 0.06
     assert order == ["first", "second", "third"]
+    assert [record.exc_info[0] for record in error_log.records] == [
+        ZeroDivisionError
+    ]
 
 
 def test_a_call_later_counts_from_when_it_is_asked_for():

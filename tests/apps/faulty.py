@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -116,13 +117,28 @@ def blocked(start_response):
     threading.Event().wait()
 
 
+def large_file():
+    fd = os.memfd_create("large")
+    os.truncate(fd, 1 << 24)
+    return os.fdopen(fd, "rb")
+
+
 def close_descriptor(environ):
-    """The one of this request's own connection."""
+    os.close(descriptor_of(environ))
+
+
+def wait_for_reset(environ):
+    poll = select.poll()
+    poll.register(descriptor_of(environ), 0)
+    poll.poll()
+
+
+def descriptor_of(environ):
+    """That of this request's own connection."""
     port = int(environ["REMOTE_PORT"])
     for fd in map(int, os.listdir("/proc/self/fd")):
         if has_peer(fd, port):
-            os.close(fd)
-            return
+            return fd
     raise LookupError(port)
 
 
@@ -168,9 +184,10 @@ def app(environ, start_response):
         return [LARGE]
     if path == "/stream":
         return Stream()
-    if path == "/file":
-        opened = open(__file__, "rb")  # noqa: SIM115
-        return environ["wsgi.file_wrapper"](opened)
+    if path.startswith("/file"):
+        if path == "/file/too-late":
+            wait_for_reset(environ)
+        return environ["wsgi.file_wrapper"](large_file())
     if path == "/state":
         state = {
             "descriptors": len(os.listdir("/proc/self/fd")),

@@ -87,12 +87,23 @@ func main() {
 		ports = append(ports, ask("GET", "/port", nil, nil).Text)
 	}
 	seen["ports"] = ports
-	seen["sized"] = ask("POST", "/framing", whole(), nil)
-	seen["chunked"] = ask("POST", "/framing", stream{whole()},
+	seen["sized"] = ask("POST", "/count", whole(), nil)
+	seen["chunked"] = ask("POST", "/count", stream{whole()},
 		func(request *http.Request) {
 			request.Trailer = http.Header{"X-Sum": {"7"}}
 		})
-	seen["expected"] = ask("PUT", "/framing", whole(),
+	seen["expected"] = ask("PUT", "/count", whole(),
+		func(request *http.Request) {
+			request.Header.Set("Expect", "100-continue")
+		})
+	tooLong, err := strconv.Atoi(os.Args[3])
+	check(err)
+	refused := func() io.Reader {
+		return bytes.NewReader(make([]byte, tooLong))
+	}
+	// The upload is refused while it is under way, and before it begins.
+	seen["refused"] = ask("POST", "/count", refused(), nil)
+	seen["unwanted"] = ask("POST", "/count", refused(),
 		func(request *http.Request) {
 			request.Header.Set("Expect", "100-continue")
 		})

@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 
 const url = process.argv[2];
 const upload = Buffer.alloc(Number(process.argv[3]), "0123456789");
+const tooLong = Number(process.argv[4]);
 const agent = new http.Agent({ keepAlive: true, maxSockets: 4 });
 
 function* parts() {
@@ -51,12 +52,12 @@ seen.ports = [];
 for (let count = 0; count < 10; count++)
   seen.ports.push((await ask("GET", "/port")).text);
 
-seen.sized = await ask("POST", "/framing", {
+seen.sized = await ask("POST", "/count", {
   headers: { "Content-Length": upload.length },
   send: (request) => request.end(upload),
 });
 
-seen.chunked = await ask("POST", "/framing", {
+seen.chunked = await ask("POST", "/count", {
   headers: { Trailer: "X-Sum" },
   send: async (request) => {
     await pipeline(Readable.from(parts()), request, { end: false });
@@ -65,12 +66,22 @@ seen.chunked = await ask("POST", "/framing", {
   },
 });
 
-seen.expected = await ask("PUT", "/framing", {
+seen.expected = await ask("PUT", "/count", {
   headers: { Expect: "100-continue", "Content-Length": upload.length },
   send: (request) => {
     request.on("continue", () => request.end(upload));
     request.flushHeaders();
   },
+});
+
+// The upload is refused while it is under way, and before it begins.
+seen.refused = await ask("POST", "/count", {
+  headers: { "Content-Length": tooLong },
+  send: (request) => request.end(Buffer.alloc(tooLong)),
+});
+seen.unwanted = await ask("POST", "/count", {
+  headers: { Expect: "100-continue", "Content-Length": tooLong },
+  send: (request) => request.flushHeaders(),
 });
 
 seen.head = await ask("HEAD", "/sized?9");

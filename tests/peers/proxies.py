@@ -1,9 +1,12 @@
-"""nginx and HAProxy in front of a server, each one process of ours."""
+"""nginx and HAProxy in front of a server, each started and ended here."""
 
 import contextlib
+import grp
 import os
+import pwd
 import re
 import shutil
+import signal
 import socket
 import string
 import subprocess
@@ -12,9 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PATIENCE = 30
 NEVER = 60_000
-# HAProxy's log: the server's or the proxy's fault after the connect.
+# HAProxy: the session ended by the server, or its response was malformed.
 FAULTS = {
-    "nginx": re.compile(r"\[(error|crit|alert|emerg)\]"),
+    "nginx": re.compile(r"\[(error|crit|alert|emerg)\](?!.*client sent)"),
     "haproxy": re.compile(r"^\d+ (S.|P[HD])"),
 }
 
@@ -51,6 +54,8 @@ class Proxy:
 def _nginx(listener, upstream, place, *, buffering, idle, retry):
     configured = _configure(
         place / "nginx.conf",
+        user=pwd.getpwuid(os.geteuid()).pw_name,
+        group=grp.getgrgid(os.getegid()).gr_name,
         port=listener.getsockname()[1],
         upstream=upstream,
         buffering="on" if buffering else "off",
@@ -110,6 +115,7 @@ def proxied(name, upstream, place, *, buffering=False, idle=NEVER, retry=False):
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     try:
         yield Proxy(name, process, address, log)
@@ -118,6 +124,7 @@ def proxied(name, upstream, place, *, buffering=False, idle=NEVER, retry=False):
         process.terminate()
         try:
             process.wait(PATIENCE)
-        finally:
-            process.kill()
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            raise
