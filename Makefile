@@ -28,7 +28,7 @@ export REQUIREMENTS
 export PIP_USER := 0
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: run test test-all check bench fuzz soak wheel clean
+.PHONY: run test test-all check bench fuzz sanitize soak wheel clean
 
 run: $(VENV)/.compiled
 	@exec $(PY) -m fasthttp $(ARGS) $(APP)
@@ -58,6 +58,18 @@ bench: $(VENV)/.compiled
 
 fuzz: $(VENV)/.compiled $(VENV)/.test
 	$(PY) -m fuzz $(ARGS)
+
+sanitize: $(VENV)/.test
+	@rm -rf build/sanitize
+	@mkdir -p build/sanitize
+	@tar -c --exclude='*.so' --exclude=__pycache__ --exclude='./.*' \
+	--exclude=./build . | tar -x -C build/sanitize
+	cd build/sanitize && FASTHTTP_SANITIZE=1 $(abspath $(PY)) setup.py \
+	--quiet build_ext --inplace --parallel 2
+	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
+	$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(abspath $(PY)) -m pytest $(ARGS)
 
 soak: $(VENV)/.compiled $(VENV)/.test
 	$(PY) bench/soak.py $(ARGS)

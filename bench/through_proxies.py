@@ -20,6 +20,8 @@ from tests.peers.proxies import PROXIES, proxied
 
 APP = "tests.peers.places:app"
 SHOWN = 10
+# nginx uses a connection for as many requests.
+KEPT = 1000
 
 
 def steady(name, place, threads, options):
@@ -41,6 +43,8 @@ def steady(name, place, threads, options):
             )
             yield from played.wrong
         yield from front.complaints()
+        if len(ports) > CLIENTS * 2 + options.requests // KEPT:
+            yield f"{name}: {len(ports)} connections were not kept"
 
 
 def crossing(name, place, threads, options):

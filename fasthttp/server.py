@@ -390,7 +390,7 @@ class AsyncSocketServer:
             self._connections.drain()
             if self.SHARED_SOCKETS:
                 self._close_listeners()
-            elif any([_refuse_new_clients(each) for each in self.sockets]):
+            elif sum(map(_refuse_new_clients, self.sockets)):
                 # Handshakes under way come to their end.
                 self.call_later(HANDSHAKE_TIME, self._accept_last)
             else:

@@ -67,8 +67,9 @@ class Worker:
     ) -> None:
         """Serve until `stop()`; then the sockets are closed.
 
-        `on_ready` is called when a signal or a client may come. With `signals`, SIGTERM and the first SIGINT stop gracefully, a
-        second SIGINT and SIGQUIT at once; only for the main thread.
+        `on_ready` is called when a signal or a client may come. With
+        `signals`, SIGTERM and the first SIGINT stop gracefully, a second
+        SIGINT and SIGQUIT at once; only for the main thread.
         """
         self.gateway.start()
         with self._handlers() if signals else contextlib.nullcontext():

@@ -34,8 +34,7 @@ ENVIRON = os.environ | {
 }
 BUILD_ENVIRON = os.environ | {
     "CC": "clang",
-    "CFLAGS": "-fsanitize-coverage=inline-8bit-counters,pc-table "
-    + IGNORED,
+    "CFLAGS": "-fsanitize-coverage=inline-8bit-counters,pc-table " + IGNORED,
     "FASTHTTP_SANITIZE": "1",
     "LDSHARED": "clang -shared",
 }
@@ -45,7 +44,7 @@ def build():
     """The modules below build/fuzz/lib, and one program for all harnesses."""
     python = sysconfig.get_config_var
     source = BUILD / "harness.c"
-    compile = (
+    compiler = (
         "clang", "-O1", "-g", "-fno-omit-frame-pointer",
         f"-I{sysconfig.get_path('include')}", "-Ifasthttp",
         f'-DPYTHON="{sys.executable}"',
@@ -58,11 +57,11 @@ def build():
         ("-m", "cython", "-3", str(HERE / "harness.pyx"), "-o", str(source)),
     ):  # fmt: skip
         run([sys.executable, *command], BUILD_ENVIRON)
-    compile += SANITIZERS
-    run([*compile, "-c", str(source), "-o", f"{source}.o"])
+    compiler += SANITIZERS
+    run([*compiler, "-c", str(source), "-o", f"{source}.o"])
     run(
         [
-            *compile, "-fsanitize=fuzzer", "-rdynamic",
+            *compiler, "-fsanitize=fuzzer", "-rdynamic",
             str(HERE / "driver.c"), f"{source}.o", "-o", str(BUILD / "run"),
             *(f"-L{place}" for place in places), f"-Wl,-rpath,{places[0]}",
             library, *python("LIBS").split(), *python("SYSLIBS").split(),
@@ -88,7 +87,8 @@ def fuzz(name, options):
     log = BUILD / f"{name}.log"
     command = [
         str(BUILD / name), *options, f"-dict={HERE / 'http.dict'}",
-        f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1", "-print_funcs=0",
+        f"-artifact_prefix={BUILD}/{name}-", "-print_final_stats=1",
+        "-print_funcs=0",
         "-timeout=20", "-rss_limit_mb=2000", str(grown),
         str(HERE / "corpus" / name),
     ]  # fmt: skip

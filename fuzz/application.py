@@ -80,9 +80,9 @@ def expected_environ(head, body):
     for name, value in head.headers:
         if "_" not in name:
             glue = "; " if name == "cookie" else ", "
-            fields[name] = fields[name] + glue + value if (
-                name in fields
-            ) else value
+            fields[name] = (
+                fields[name] + glue + value if (name in fields) else value
+            )
     if head.chunked:
         del fields["transfer-encoding"]
         fields["content-length"] = str(len(body))
@@ -336,7 +336,8 @@ WAYS = dict(
         "pmZLxXSeEugNhwWftsnc",
         (
             in_parts, many_parts, large_parts, large_list, raising,
-            raising_late, leaving, replaced, replaced_late, unstarted, garbage, number,
+            raising_late, leaving, replaced, replaced_late, unstarted,
+            garbage, number,
             bad_header, written, large_written, a_file, too_long, too_short,
             bodiless, closing,
         ),

@@ -518,6 +518,7 @@ cdef class Connection:
         """Nothing is held back any longer: whatever can happen does."""
         self.wire.blocked = False
         self.settle()
+        self.arrive(b"")
         while application.waiting:
             application.answer_waiting()
             self.settle()
