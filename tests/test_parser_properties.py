@@ -7,6 +7,7 @@ import http.client
 import io
 import itertools
 import os
+from urllib.parse import unquote
 
 import h11
 import pytest
@@ -118,6 +119,17 @@ def requests(draw):
     line = f"{method} {target} HTTP/1.{minor}\r\n".encode()
     meant = (method, target, trimmed(fields), body, trimmed(trailers))
     return line + lines(fields) + data, meant
+
+
+escapes = st.sampled_from(["%", "%4", "%41", "%c3%a9", "%E9", "%zz", "%%41"])
+
+
+@given(st.lists(escapes | st.text(VCHAR.translate({35: "", 63: ""}))))
+def test_a_path_is_decoded_as_urllib_does(parts):
+    path = "/" + "".join(parts)
+    (message,) = feed([f"GET {path} HTTP/1.0\r\n\r\n".encode()]).messages
+    assert message.target == path
+    assert message.path == unquote(path, errors="surrogateescape")
 
 
 def cut(data, places):
@@ -287,7 +299,9 @@ def test_we_never_see_a_request_that_h11_does_not_see(data):
             next(reader)
 
 
-@given(st.binary(max_size=100) | st.text(TCHAR + ": \r\n\x7f\xe9").map(str.encode))
+@given(
+    st.binary(max_size=100) | st.text(TCHAR + ": \r\n\x7f\xe9").map(str.encode)
+)
 def test_scans_agree(data):
     assert scans_agree(data)
 
