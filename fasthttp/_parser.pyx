@@ -187,6 +187,9 @@ cdef class RequestHead:
     Made by `RequestParser`; the fields become objects when first asked for.
     """
 
+    def __cinit__(self):
+        self._raw = b""
+
     def __dealloc__(self):
         PyMem_Free(self._head.fields)
 

@@ -185,6 +185,11 @@ cdef class Connections:
     ) except -1:
         cdef Transport transport = Transport.__new__(Transport)
         cdef object protocol
+        cdef object stale = self.handlers.get(fd)
+        if type(stale) is Transport:
+            # The application has closed it, and the number came again.
+            (<Transport>stale)._flags |= LOST | BROKEN
+            (<Transport>stale).finish()
         transport._owner = self
         transport._fd = fd
         transport._peername = address_of(peer, size)
@@ -736,7 +741,7 @@ cdef class Transport(BaseTransport):
         self._queued = 0
         if owner.handlers.get(self._fd) is self:
             del owner.handlers[self._fd]
-        if self._watched >= 0:
+        if self._watched >= 0 and not self._flags & LOST:
             try:
                 owner._poller.unregister(self._fd)
             except OSError as error:

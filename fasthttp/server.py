@@ -42,6 +42,7 @@ MAX_BACKLOG = 65535
 SWEEP_INTERVAL = 0.25
 ACCEPT_PAUSE = 1.0
 WARN_INTERVAL = 60.0
+UNSENT_BYTES = 131072
 HANDSHAKE_TIME = 0.05
 SO_ATTACH_FILTER = 26
 SO_DETACH_FILTER = 27
@@ -200,6 +201,13 @@ class AsyncSocketServer:
                 listener.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_NODELAY, True
                 )
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    # Else the kernel holds megabytes for a slow reader.
+                    listener.setsockopt(
+                        socket.IPPROTO_TCP,
+                        socket.TCP_NOTSENT_LOWAT,
+                        UNSENT_BYTES,
+                    )
             self._listen(listener)
 
     def accept_clients(self) -> None:

@@ -5,6 +5,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <signal.h>
 #include <string.h>
 
 PyMODINIT_FUNC PyInit_harness(void);
@@ -41,6 +42,8 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
     if (target == NULL)
         give_up();
     Py_DECREF(module);
+    /* Else Ctrl-C would be an exception, which looks like a finding. */
+    PyOS_setsig(SIGINT, SIG_DFL);
     return 0;
 }
 
