@@ -441,7 +441,7 @@ class AsyncSocketServer:
         if previous != -1:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return lambda: None
-        return lambda: _forget_wakeup_fd()
+        return _forget_wakeup_fd
 
 
 def _refuse_new_clients(listener: socket.socket) -> bool:
