@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -36,6 +37,10 @@ fh_accept(int listener, struct sockaddr_storage *peer, socklen_t *size)
     if (fd >= 0) {
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
         fcntl(fd, F_SETFD, FD_CLOEXEC);
+#ifdef SO_NOSIGPIPE
+        int on = 1;
+        setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
     }
     return fd;
 #endif
@@ -46,8 +51,21 @@ static inline ssize_t
 fh_sendfile(int fd, int file, int64_t offset, size_t count)
 {
 #ifdef __linux__
+    /* sendfile(2) has no MSG_NOSIGNAL, so SIGPIPE is held back and taken. */
     off_t position = (off_t)offset;
-    return sendfile(fd, file, &position, count);
+    sigset_t broken_pipe, before;
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+    ssize_t sent = sendfile(fd, file, &position, count);
+    int failure = errno;
+    if (sent < 0 && failure == EPIPE) {
+        struct timespec at_once = {0, 0};
+        sigtimedwait(&broken_pipe, NULL, &at_once);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = failure;
+    return sent;
 #else
     char block[65536];
     ssize_t got = pread(file, block, count < sizeof block ? count

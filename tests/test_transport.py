@@ -4,6 +4,7 @@ import itertools
 import os
 import queue
 import random
+import signal
 import socket
 import threading
 import time
@@ -744,6 +745,26 @@ def test_a_file_to_a_client_that_leaves(link, file):
     reset(peer)
     probe.wait_for("closed")
     assert released.wait(5)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_a_broken_pipe_raises_no_signal(stack, link, file, kind):
+    signals = []
+    before = signal.signal(signal.SIGPIPE, lambda *args: signals.append(args))
+    stack.callback(signal.signal, signal.SIGPIPE, before)
+    server, _, probe = link()
+
+    def send():
+        with socket.socket(fileno=os.dup(probe.trans.fileno())) as same:
+            same.shutdown(socket.SHUT_WR)
+        if kind == "bytes":
+            probe.trans.write(b"x")
+        else:
+            probe.trans.write_file(file, file.fileno(), 0, 100)
+
+    in_loop(server, send)
+    probe.wait_for("closed")
+    assert not signals
 
 
 # The message queue.
