@@ -8,6 +8,7 @@ APP ?= fasthttp.demo:app
 ARGS ?=
 
 PY := $(VENV)/bin/python
+PYTEST := -m pytest --numprocesses 2 --dist loadfile
 PIP := $(PY) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py $(wildcard fasthttp/*.pyx fasthttp/*.pxd fasthttp/*.h)
 CYTHON := $(wildcard fasthttp/*.pyx fasthttp/*.pxd fuzz/*.pyx)
@@ -35,7 +36,7 @@ run: $(VENV)/.compiled
 
 test: $(VENV)/.compiled $(VENV)/.test
 	@sh tests/install-tools.sh
-	$(PY) -m pytest $(ARGS)
+	$(PY) $(PYTEST) $(ARGS)
 
 test-all:
 	@for minor in 11 12 13 14; do for python in python3.$$minor \
@@ -69,7 +70,7 @@ sanitize: $(VENV)/.test
 	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
 	$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(abspath $(PY)) -m pytest $(ARGS)
+	$(abspath $(PY)) $(PYTEST) $(ARGS)
 
 soak: $(VENV)/.compiled $(VENV)/.test
 	$(PY) bench/soak.py $(ARGS)
