@@ -749,6 +749,11 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
     server.shutdown()
     server.shutdown()
     probe.wait_for("shutdown")
+    # Due after the last accept, which was planned before.
+    last = threading.Event()
+    seconds = server_module.HANDSHAKE_TIME
+    in_loop(server, server.call_later, seconds, last.set)
+    assert last.wait(PATIENCE)
     with pytest.raises(ConnectionRefusedError):
         connect(server.port)
     in_loop(server, probe.finish)
