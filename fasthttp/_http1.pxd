@@ -16,14 +16,30 @@ cdef class Request(RequestHead):
     cdef RequestBody _content
 
 
+cdef class Store:
+    cdef Py_ssize_t body_memory
+    cdef long long body_memory_total
+    cdef long long limit_spooled
+    cdef long long memory
+    cdef long long spooled
+
+    cdef bint spool(self, Py_ssize_t size) noexcept
+    cdef void give_back(self, long long memory, long long spooled) noexcept
+
+
 cdef class RequestBody:
-    cdef Py_ssize_t _memory
+    cdef Store _store
     cdef bytes _block           # of the size Content-Length told
     cdef Py_ssize_t _filled
     cdef bytearray _gathered
     cdef long long size
     cdef object _file
+    cdef long long _memory      # taken of the store
+    cdef long long _spooled
 
+    cdef int use_file(self) except -1
+    cdef int spool(self, bytes data) except -1
+    cdef void give_back(self) noexcept
     cdef int expect(self, long long length) except -1
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int complete(self) except -1
@@ -40,7 +56,8 @@ cdef class HttpContext:
     cdef double header_timeout
     cdef double body_timeout
     cdef long long body_rate
-    cdef Py_ssize_t body_memory
+    cdef Py_ssize_t pipelined
+    cdef readonly Store store
     cdef double quiet_until
     cdef int unlogged
 
@@ -82,6 +99,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef bint stopped(self)
     cdef int run(self) except -1
     cdef bint advance(self) except -1
+    cdef bint let_others_go_first(self) except -1
     cdef int after_run(self, bint stalled) except -1
     cdef int head_received(self) except -1
     cdef int refuse(self, int status, str detail) except -1

@@ -11,6 +11,15 @@ from .config import Config
 
 _AccessLog = Callable[[str, str, int, int, str, str, float], object]
 
+@final
+class Store:
+    """What all request bodies, and answers that wait on the disk, take."""
+
+    def __new__(cls, config: Config) -> Store: ...
+    @property
+    def used(self) -> tuple[int, int]:
+        """Bytes in memory and in temporary files."""
+
 @disjoint_base
 class HttpContext:
     """What all connections of one loop and configuration share."""
@@ -22,13 +31,15 @@ class HttpContext:
     def config(self) -> Config: ...
     @property
     def access_log(self) -> _AccessLog | None: ...
+    @property
+    def store(self) -> Store: ...
     def new_parser(self) -> RequestParser: ...
 
 @final
 class RequestBody:
-    """A body being collected: in memory up to a limit, then in a file."""
+    """A body being collected: in memory up to limits, then in a file."""
 
-    def __new__(cls, memory: int) -> RequestBody: ...
+    def __new__(cls, store: Store) -> RequestBody: ...
 
 @disjoint_base
 class Request(RequestHead):

@@ -26,6 +26,11 @@ from fasthttp._serializer cimport (
 from fasthttp.config import Config
 from fasthttp.errors import AppError, PeerError
 
+cdef extern from *:
+    # Pool threads give back what the loop has taken.
+    long long add "__atomic_add_fetch"(long long *, long long, int) noexcept
+    int RELAXED "__ATOMIC_RELAXED"
+
 cdef enum:
     # Bytes up to which a copy behind the head beats a second iovec.
     COPY_MAX = 16384
@@ -37,10 +42,33 @@ cdef double DRAIN_GRACE = 0.2
 
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+cdef list BUSY = [*PLAIN_TEXT, ("Retry-After", "10")]
 cdef bytes SERVER_ERROR = b"Internal Server Error\n"
 # What a TLS client's first record begins with (RFC 8446 section 5.1).
 cdef bytes TLS = b"\x16\x03"
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@cython.final
+cdef class Store:
+    """What all request bodies, and answers that wait on the disk, take."""
+
+    def __cinit__(self, config):
+        self.body_memory = config.body_memory
+        self.body_memory_total = config.body_memory_total
+        self.limit_spooled = config.limit_spooled
+
+    @property
+    def used(self):
+        return self.memory, self.spooled
+
+    cdef bint spool(self, Py_ssize_t size) noexcept:
+        """Take `size` bytes of the disk; True if there is room for them."""
+        return add(&self.spooled, size, RELAXED) <= self.limit_spooled
+
+    cdef void give_back(self, long long memory, long long spooled) noexcept:
+        add(&self.memory, -memory, RELAXED)
+        add(&self.spooled, -spooled, RELAXED)
 
 
 cdef class HttpContext:
@@ -58,7 +86,8 @@ cdef class HttpContext:
         self.header_timeout = config.header_timeout
         self.body_timeout = config.body_timeout
         self.body_rate = config.body_min_rate
-        self.body_memory = config.body_memory
+        self.store = Store(config)
+        self.pipelined = config.limit_pipelined
 
     cdef int log_refusal(self, object peer, object error) except -1:
         """One line a second at most: the peer chooses how often it errs."""
@@ -88,40 +117,75 @@ cdef class HttpContext:
         )
 
 
+# It holds nothing that could hold it: __dealloc__ finds its store.
+@cython.no_gc
 @cython.final
 cdef class RequestBody:
-    """A body being collected: in memory up to a limit, then in a file."""
+    """A body being collected: in memory up to limits, then in a file."""
 
-    def __cinit__(self, Py_ssize_t memory):
-        self._memory = memory
+    def __cinit__(self, Store store):
+        self._store = store
         self._gathered = bytearray()
 
+    def __dealloc__(self):
+        self.give_back()
+
     cdef int expect(self, long long length) except -1:
-        if 0 < length <= self._memory:
+        if 0 < length <= self._store.body_memory:
             self._block = PyBytes_FromStringAndSize(NULL, length)
         return 0
 
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1:
+        cdef Store store = self._store
         cdef char *to
         self.size += size
+        if self._file is not None:
+            return self.spool(
+                PyBytes_FromStringAndSize(<const char *>data, size)
+            )
         if self._block is not None:
             to = PyBytes_AS_STRING(self._block) + self._filled
             if <const char *>data != to:
                 memcpy(to, data, size)
             self._filled += size
-            return 0
-        part = PyBytes_FromStringAndSize(<const char *>data, size)
-        if self._file is None and self.size > self._memory:
-            # Rare, and slow to import.
-            import tempfile
-            self._file = tempfile.TemporaryFile()
-            self._file.write(self._gathered)
-            self._gathered = None
-        if self._file is not None:
-            self._file.write(part)
         else:
-            self._gathered += part
+            self._gathered += <bytes>PyBytes_FromStringAndSize(
+                <const char *>data, size
+            )
+        self._memory += size
+        if (
+            add(&store.memory, size, RELAXED) > store.body_memory_total
+            or self.size > store.body_memory
+        ):
+            return self.use_file()
         return 0
+
+    cdef int use_file(self) except -1:
+        cdef bytes so_far
+        # Rare, and slow to import.
+        import tempfile
+        if self._block is not None:
+            so_far = self._block[:self._filled]
+        else:
+            so_far = bytes(self._gathered)
+        self._file = tempfile.TemporaryFile()
+        self._block = self._gathered = None
+        self.give_back()
+        return self.spool(so_far)
+
+    cdef int spool(self, bytes data) except -1:
+        self._spooled += len(data)
+        if not self._store.spool(len(data)):
+            raise PeerError(
+                503, "there is no room to store this request body: the sum"
+                f" of all reached limit_spooled ({self._store.limit_spooled})"
+            )
+        self._file.write(data)
+        return 0
+
+    cdef void give_back(self) noexcept:
+        self._store.give_back(self._memory, self._spooled)
+        self._memory = self._spooled = 0
 
     cdef int complete(self) except -1:
         """All bytes are there; OSError if they cannot be stored."""
@@ -130,6 +194,7 @@ cdef class RequestBody:
         return 0
 
     cdef int close(self) except -1:
+        self.give_back()
         if self._file is not None:
             try:
                 self._file.close()
@@ -311,7 +376,7 @@ cdef class HttpProtocol(BaseProtocol):
         return self.run()
 
     cdef bint stopped(self):
-        """Between requests, as the client does not read the answers."""
+        """Between requests, though the next one may be here already."""
         return self.state == IDLE and self.parser.unread() > 0
 
     cdef int deadline_expired(self) except -1:
@@ -384,8 +449,9 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef bint advance(self) except -1:
-        """True if it stopped as the client does not read the answers."""
+        """True if it stopped though there may be more to answer."""
         cdef int event
+        cdef Py_ssize_t left = self.context.pipelined
         if self.transport.full():
             return True
         while self.state < RESPONDING:
@@ -401,9 +467,24 @@ cdef class HttpProtocol(BaseProtocol):
                 self.complete_request()
                 if self.transport.full():
                     return True
+                left -= 1
+                if left == 0:
+                    return self.let_others_go_first()
             else:
                 break
         return False
+
+    cdef bint let_others_go_first(self) except -1:
+        """Go on in the loop's next turn, if there is more."""
+        if self.state != IDLE or self.parser.unread() == 0:
+            return False
+        self.pause_reading()
+        self.server.call_soon_threadsafe(self._go_on)
+        return True
+
+    def _go_on(self):
+        if self.state == IDLE:
+            self.run()
 
     cdef int after_run(self, bint stalled) except -1:
         self.parser.keep()
@@ -442,7 +523,7 @@ cdef class HttpProtocol(BaseProtocol):
         if not parser.head.chunked and parser.head.content_length <= 0:
             return 0
         self.state = READING_BODY
-        self.body = RequestBody(self.context.body_memory)
+        self.body = RequestBody(self.context.store)
         self.body.expect(parser.head.content_length)
         self.body_mark = 0
         self.transport.set_deadline(self.context.body_timeout)
@@ -489,7 +570,8 @@ cdef class HttpProtocol(BaseProtocol):
         cdef bytes text = f"{detail}\n".encode()
         out.size = 0
         out.write_head(
-            status, PLAIN_TEXT, 1, self.parser.head.is_head, False, len(text)
+            status, BUSY if status == 503 else PLAIN_TEXT, 1,
+            self.parser.head.is_head, False, len(text)
         )
         if out.framing == LENGTH:
             out.append(PyBytes_AS_STRING(text), len(text))

@@ -14,6 +14,8 @@ cdef class Connections:
     cdef readonly double now
     cdef public double write_timeout
     cdef public Py_ssize_t max_queued
+    cdef public long long max_held
+    cdef readonly long long held    # of all queues, in memory
     cdef public bint notify_closed
     cdef object _poller
     cdef list _dirty
@@ -27,6 +29,7 @@ cdef class Connections:
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1
+    cdef int shed(self) except -1
 
 
 cdef class Transport(BaseTransport):
@@ -36,13 +39,14 @@ cdef class Transport(BaseTransport):
     cdef int _watched
     cdef int _flags
     cdef double _deadline
-    cdef double _stall_deadline
+    cdef double _stalled_since
     cdef double _linger_until
     cdef object _peername
     cdef list _queue
     cdef Py_ssize_t _first
     cdef long long _sent
-    cdef Py_ssize_t _queued
+    cdef Py_ssize_t _queued     # with what is in files
+    cdef Py_ssize_t _held       # of it in memory
 
     cdef int on_event(self, int mask) except -1
     cdef int receive(self) except -1

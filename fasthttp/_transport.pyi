@@ -15,6 +15,7 @@ class Connections:
 
     write_timeout: float
     max_queued: int
+    max_held: int
     notify_closed: bool
     def __new__(
         cls,
@@ -23,6 +24,7 @@ class Connections:
         rx_size: int,
         write_timeout: float,
         max_queued: int,
+        max_held: int,
     ) -> Connections: ...
     @property
     def server(self) -> Any: ...
@@ -32,6 +34,8 @@ class Connections:
     def count(self) -> int: ...
     @property
     def now(self) -> float: ...
+    @property
+    def held(self) -> int: ...
     def enter(self) -> None:
         """This thread is the loop's from now on."""
 

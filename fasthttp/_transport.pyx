@@ -95,6 +95,8 @@ cdef enum:
 # RFC 9112 section 9.6: how long to read on after the last answer.
 cdef double LINGER_IDLE = 2.0
 cdef double LINGER_TOTAL = 30.0
+# Seconds without progress after which a reader is one to do without.
+cdef double STALLED = 1.0
 
 cdef object error_log = logging.getLogger("fasthttp.error")
 
@@ -112,7 +114,7 @@ cdef class FileSegment:
 cdef class Connections:
     def __cinit__(
         self, server, poller, Py_ssize_t rx_size, double write_timeout,
-        Py_ssize_t max_queued
+        Py_ssize_t max_queued, long long max_held
     ):
         if rx_size < 1:
             raise ValueError("the receive buffer needs at least one byte")
@@ -120,6 +122,7 @@ cdef class Connections:
         self.handlers = {}
         self.write_timeout = write_timeout
         self.max_queued = max_queued
+        self.max_held = max_held
         self._poller = poller
         self._dirty = []
         self._rx_size = rx_size
@@ -160,7 +163,32 @@ cdef class Connections:
                 self._current = transport
                 transport.settle()
                 self._current = None
+        if self.held > self.max_held > 0:
+            self.shed()
         return bool(self._dirty)
+
+    cdef int shed(self) except -1:
+        """Cut stalled readers, the longest first, to come below max_held."""
+        cdef Transport transport
+        cdef list stalled = []
+        cdef double last = fh_monotonic() - STALLED
+        for transport in self.transports():
+            if transport._held and 0 < transport._stalled_since <= last:
+                stalled.append(
+                    (transport._stalled_since, len(stalled), transport)
+                )
+        stalled.sort()
+        for _, _, transport in stalled:
+            if self.held <= self.max_held:
+                break
+            self.server._warn_seldom(
+                "%d bytes wait for clients to read them, more than"
+                " limit_queued_total (%d): closing those that read nothing",
+                self.held, self.max_held
+            )
+            transport._flags |= BROKEN | RESET
+            transport.finish()
+        return 0
 
     def accept(self, int listener, object factory, Py_ssize_t limit):
         """Accept until none waits or `limit` is reached; 0 or an errno."""
@@ -220,14 +248,17 @@ cdef class Connections:
         cdef object handler
         cdef Transport transport
         cdef list due = []
+        cdef double last = 0
         self.now = fh_monotonic()
+        if self.write_timeout > 0:
+            last = self.now - self.write_timeout
         for handler in self.handlers.values():
             if type(handler) is not Transport:
                 continue
             transport = <Transport>handler
             if (
                 0 < transport._deadline <= self.now
-                or 0 < transport._stall_deadline <= self.now
+                or 0 < transport._stalled_since <= last
             ):
                 due.append(transport)
         for transport in due:
@@ -342,10 +373,11 @@ cdef class Transport(BaseTransport):
         size = PyBytes_GET_SIZE(data)
         if size == 0 or self._flags & (CLOSING | BROKEN | CLOSED):
             return 0
-        if self._queued > self._owner.max_queued > 0:
+        if self._held > self._owner.max_queued > 0:
             error_log.warning(
-                "%s: closed: %d bytes are queued, more than MAX_QUEUED",
-                self._peername, self._queued
+                "%s: closed: %d bytes wait to be read, more than"
+                " limit_queued (%d)",
+                self._peername, self._held, self._owner.max_queued
             )
             return self.abort()
         self.keep_unsent()
@@ -493,7 +525,7 @@ cdef class Transport(BaseTransport):
         self.flush()
         if self._queued == 0:
             self._flags &= ~BLOCKED
-            self._stall_deadline = 0
+            self._stalled_since = 0
         if self._flags & THROTTLED and self._queued <= LOW_WATER and (
             not self._flags & BROKEN
         ):
@@ -570,6 +602,9 @@ cdef class Transport(BaseTransport):
             self._queue = []
         self._queue.append(item)
         self._queued += size
+        if type(item) is bytes:
+            self._held += size
+            self._owner.held += size
         return 0
 
     cdef int flush_queue(self) except -1:
@@ -635,7 +670,7 @@ cdef class Transport(BaseTransport):
                 return 0
             self.consume(sent)
             budget -= sent + count * MESSAGE_COST
-            self._stall_deadline = 0
+            self._stalled_since = 0
             # Of a file, a short count may also mean that it has ended.
             if sent < wanted and not is_file:
                 self._flags |= BLOCKED
@@ -657,6 +692,9 @@ cdef class Transport(BaseTransport):
                 size = PyBytes_GET_SIZE(item)
             if sent < size:
                 break
+            if type(item) is bytes:
+                self._held -= size
+                self._owner.held -= size
             sent -= size
             self._queue[self._first] = None
             self._first += 1
@@ -675,8 +713,8 @@ cdef class Transport(BaseTransport):
                 wanted = IN
         if self._flags & BLOCKED:
             wanted |= OUT
-            if self._stall_deadline == 0 and owner.write_timeout > 0:
-                self._stall_deadline = fh_monotonic() + owner.write_timeout
+            if self._stalled_since == 0:
+                self._stalled_since = fh_monotonic()
         if wanted == self._watched:
             return 0
         try:
@@ -701,10 +739,13 @@ cdef class Transport(BaseTransport):
         return 0
 
     cdef int expire(self) except -1:
-        if 0 < self._stall_deadline <= self._owner.now:
+        cdef double patience = self._owner.write_timeout
+        if patience > 0 and (
+            0 < self._stalled_since <= self._owner.now - patience
+        ):
             error_log.debug(
-                "%s: the peer did not read for %g s", self._peername,
-                self._owner.write_timeout
+                "%s: closed: nothing was read within write_timeout (%g s)",
+                self._peername, patience
             )
             self._flags |= BROKEN | RESET
         elif self._flags & LINGERING:
@@ -739,6 +780,8 @@ cdef class Transport(BaseTransport):
             owner._tx_used = 0
         self._queue = None
         self._queued = 0
+        owner.held -= self._held
+        self._held = 0
         if owner.handlers.get(self._fd) is self:
             del owner.handlers[self._fd]
         if self._watched >= 0 and not self._flags & LOST:

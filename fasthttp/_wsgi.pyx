@@ -4,6 +4,7 @@ Threads do no I/O: a pool thread runs the application and hands what it
 yields to the loop. An iterable is asked for more only while the client
 reads; it then goes on in the thread and the context it began in.
 """
+import errno
 import io
 import logging
 import os
@@ -27,7 +28,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 from posix.unistd cimport close as c_close
 
-from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody
+from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody, Store
 from fasthttp._parser cimport Field, Head, RequestParser, Span
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
@@ -116,18 +117,24 @@ cdef class NoInput:
         pass
 
 
+@cython.no_gc
 @cython.final
 @cython.internal
 cdef class OwnedFile:
-    """A descriptor of our own for a file that the application closes."""
+    """A descriptor of our own, and what the file takes of a store."""
 
     cdef int fd
+    cdef Store store
+    cdef long long size
 
-    def __cinit__(self, int fd):
+    def __cinit__(self, int fd, Store store=None):
         self.fd = fd
+        self.store = store
 
     def __dealloc__(self):
         c_close(self.fd)
+        if self.store is not None:
+            self.store.give_back(0, self.size)
 
 
 cdef class WsgiCall
@@ -413,7 +420,6 @@ cdef class WsgiCall:
     cdef object outbox
     cdef object loop
     cdef OwnedFile spill
-    cdef long long spilled
 
     def __init__(self, WsgiGateway gateway):
         self.gateway = gateway
@@ -585,12 +591,11 @@ cdef class WsgiCall:
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
-            self.status = self.headers = self.spill = None
+            self.status = self.headers = None
             # One in which nothing was set is as good as new.
             if len(self.context):
                 self.context = None
             self.started = self.done = self.parked = self.enough = False
-            self.spilled = 0
             self.gateway._spare = self
         else:
             self.start_response_method = self.write_method = None
@@ -612,7 +617,7 @@ cdef class WsgiCall:
             kind, content = self.outbox.popleft()
             try:
                 self.apply(kind, content)
-            except AppError:
+            except (AppError, OSError):
                 error_log.exception("exception in the application")
                 self.apply(FAIL, None)
 
@@ -644,6 +649,8 @@ cdef class WsgiCall:
             protocol.end_response()
         else:
             protocol.fail_response()
+        # What the queue has not sent yet has its own hold on the file.
+        self.spill = None
         if self.thread is not None:
             self.protocol = protocol.call = None
             protocol.next_request()
@@ -653,10 +660,10 @@ cdef class WsgiCall:
         cdef BaseTransport transport = protocol.transport
         if transport.queued() > SPILL_WATER:
             # Only write() can come here: it cannot be made to wait.
-            offset = self.spilled
             self.spill_over(data)
             return protocol.send_file(
-                self.spill, self.spill.fd, offset, len(data)
+                self.spill, self.spill.fd, self.spill.size - len(data),
+                len(data)
             )
         protocol.send_data(data)
         if protocol.framing == LENGTH and protocol.remaining == 0:
@@ -667,13 +674,21 @@ cdef class WsgiCall:
         return 0
 
     cdef int spill_over(self, bytes data) except -1:
+        cdef Store store = self.gateway.context.store
         if self.spill is None:
             import tempfile
             with tempfile.TemporaryFile() as file:
-                self.spill = OwnedFile(os.dup(file.fileno()))
+                self.spill = OwnedFile(os.dup(file.fileno()), store)
+        cdef long long at = self.spill.size
+        self.spill.size += len(data)
+        if not store.spool(len(data)):
+            raise OSError(
+                errno.EDQUOT, "what write() gave cannot wait for the client:"
+                f" limit_spooled ({store.limit_spooled}) is reached"
+            )
         while data:
-            written = os.pwrite(self.spill.fd, data, self.spilled)
-            self.spilled += written
+            written = os.pwrite(self.spill.fd, data, at)
+            at += written
             data = data[written:]
         return 0
 

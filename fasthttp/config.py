@@ -104,8 +104,10 @@ def _seconds(default: float, text: str, *names: str) -> Any:
     return _option(default, f"{text}; 0 = no limit", *names, metavar="SECONDS")
 
 
-def _bytes(default: int, text: str, *names: str, least: int = 1) -> Any:
-    return _option(default, text, *names, metavar="BYTES", least=least)
+def _bytes(default: int, text: str, *names: str, **bounds: int) -> Any:
+    return _option(
+        default, text, *names, metavar="BYTES", **{"least": 1, **bounds}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,11 +167,8 @@ class Config:
         16384, "longest header field", "--limit-request-field_size"
     )
     limit_request_head: int = _bytes(65536, "longest request head")
-    limit_request_body: int = _option(
-        1 << 30,
-        "longest request body",
-        metavar="BYTES",
-        most=MOST_BODY_BYTES,
+    limit_request_body: int = _bytes(
+        1 << 30, "longest request body", least=0, most=MOST_BODY_BYTES
     )
     limit_chunk_extensions: int = _bytes(
         16384, "most bytes of chunk extensions in one body", least=0
@@ -178,6 +177,32 @@ class Config:
         1 << 20,
         "longest body held in memory; beyond it a temporary file is used",
         least=0,
+    )
+    body_memory_total: int = _bytes(
+        256 << 20,
+        "most bytes of all bodies held in memory; beyond them files are used",
+        least=0,
+        most=MOST_BODY_BYTES,
+    )
+    limit_pipelined: int = _option(
+        64,
+        "requests of a connection answered in a row while others wait",
+        metavar="N",
+        least=1,
+    )
+    limit_queued: int = _bytes(
+        64 << 20, "unsent bytes beyond which a connection is closed"
+    )
+    limit_queued_total: int = _bytes(
+        1 << 30,
+        "unsent bytes in all beyond which stalled readers are closed",
+        most=MOST_BODY_BYTES,
+    )
+    limit_spooled: int = _bytes(
+        8 << 30,
+        "most bytes in temporary files in all",
+        least=0,
+        most=MOST_BODY_BYTES,
     )
     access_log: bool = _option(
         False,

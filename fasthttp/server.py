@@ -112,13 +112,16 @@ class AsyncSocketServer:
 
     `RX_CHUNKSIZE` is the most bytes a hook is handed at once, `MAX_QUEUED`
     the unsent bytes above which a client that does not read is cut off, and
-    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever). With
-    `SHARED_SOCKETS` others accept from the same sockets: a stop leaves the
-    clients that wait there to them.
+    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever). When
+    the unsent bytes of all exceed `MAX_QUEUED_TOTAL`, those are cut off that
+    took none for a second, the longest first. With `SHARED_SOCKETS` others
+    accept from the same sockets: a stop leaves the clients that wait there
+    to them.
     """
 
     RX_CHUNKSIZE = 65536
     MAX_QUEUED = 64 << 20
+    MAX_QUEUED_TOTAL = 1 << 30
     WRITE_TIMEOUT = 30.0
     SHARED_SOCKETS = False
 
@@ -143,15 +146,25 @@ class AsyncSocketServer:
         prot: Factory,
         *,
         max_connections: int = 0,
-        write_timeout: float = WRITE_TIMEOUT,
+        write_timeout: float | None = None,
+        max_queued: int | None = None,
+        max_queued_total: int | None = None,
     ) -> AsyncSocketServer:
         """A server on sockets that listen already, of any family.
 
         `max_connections` (0: no limit) leaves further clients in the
-        kernel's backlog; `write_timeout` is in seconds (0: none).
+        kernel's backlog; `write_timeout` is in seconds (0: none). It and
+        what follows default to the class's attributes.
         """
         server = cls.__new__(cls)
-        server._set_up(list(sockets), prot, 0, max_connections, write_timeout)
+        server._set_up(list(sockets), prot, 0, max_connections)
+        connections = server._connections
+        if write_timeout is not None:
+            connections.write_timeout = write_timeout
+        if max_queued is not None:
+            connections.max_queued = max_queued
+        if max_queued_total is not None:
+            connections.max_held = max_queued_total
         return server
 
     def _set_up(
@@ -160,7 +173,6 @@ class AsyncSocketServer:
         prot: Factory,
         backlog: int,
         max_connections: int = 0,
-        write_timeout: float | None = None,
     ) -> None:
         self.sockets = sockets
         self.socket = sockets[0]
@@ -186,8 +198,9 @@ class AsyncSocketServer:
             self,
             self._poller,
             self.RX_CHUNKSIZE,
-            self.WRITE_TIMEOUT if write_timeout is None else write_timeout,
+            self.WRITE_TIMEOUT,
             self.MAX_QUEUED,
+            self.MAX_QUEUED_TOTAL,
         )
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -335,7 +348,8 @@ class AsyncSocketServer:
             return
         else:
             self._warn_seldom(
-                "the limit of %d connections is reached; further clients wait",
+                "the limit of %d connections (worker_connections) is reached;"
+                " further clients wait",
                 self._max_connections,
             )
         for each in self.sockets:

@@ -46,6 +46,8 @@ class Worker:
             self.gateway,
             max_connections=config.worker_connections,
             write_timeout=config.write_timeout,
+            max_queued=config.limit_queued,
+            max_queued_total=config.limit_queued_total,
         )
         self._interrupts = 0
         self._deadline = 0.0

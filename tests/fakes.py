@@ -20,9 +20,20 @@ SMALL_BUFFER = 4096
 
 
 class FakeServer:
-    """What `HttpProtocol` needs of a server: a place for its context."""
+    """What `HttpProtocol` needs of a server; keeps what is to run soon."""
 
     draining = False
+
+    def __init__(self):
+        self.calls = []
+
+    def call_soon_threadsafe(self, callback, *args):
+        self.calls.append((callback, args))
+
+    def run_calls(self):
+        calls, self.calls = self.calls, []
+        for callback, args in calls:
+            callback(*args)
 
 
 class FakeTransport(BaseTransport):

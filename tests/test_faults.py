@@ -119,13 +119,13 @@ def trickle(clients):
     return left
 
 
-def are_cut(clients):
-    """Wait until the server has closed or reset them all."""
+def are_cut(clients, *, but=0):
+    """Wait until the server has closed or reset them all, or all `but`."""
     poll = select.poll()
     for client in clients:
         poll.register(client.socket, select.POLLRDHUP)
     waiting = {client.socket.fileno() for client in clients}
-    while waiting:
+    while len(waiting) > but:
         ready = poll.poll(PATIENCE * 1000)
         assert ready, f"{len(waiting)} connections are still open"
         for fd, _ in ready:
@@ -159,6 +159,27 @@ def test_slow_clients_do_not_delay_others(stack, stage):
     assert max(seconds) < 1, sorted(seconds)
     are_cut(slow)
     assert normal.get("/").body == b"0"
+
+
+def test_who_does_not_read_makes_room(stack, threads):
+    """Long before write_timeout, once clients that do not read are many."""
+    site = Site(stack, "--threads", threads, "--limit-queued-total", "9999999")
+    slow = [site.connect(receive_buffer=4096) for _ in range(20)]
+    for client in slow:
+        no_reader(client)
+    site.command.wait_for_line(r"limit_queued_total \(9999999\)")
+    are_cut(slow, but=2)
+    assert len(site.ask("/large").body) == 64 << 16
+
+
+def test_more_than_may_be_queued(stack, threads):
+    """By write(), which cannot be made to wait."""
+    site = Site(stack, "--threads", threads, "--limit-queued", "99999")
+    client = site.connect(receive_buffer=4096)
+    client.request("/written")
+    site.command.wait_for_line(r"limit_queued \(99999\)")
+    are_cut([client])
+    assert len(site.ask("/large").body) == 64 << 16
 
 
 def test_an_idle_connection_costs_little(stack):
@@ -212,7 +233,41 @@ def test_the_disk_is_full(stack, threads):
         response = client.get("/", method="POST", body=bytes(9999))
         assert response.body == b"9999"
     site.command.wait_for_line("cannot store a request body")
+    client = site.connect(receive_buffer=4096).request("/written")
+    site.command.wait_for_line("File too large")
+    assert is_cut(client)
+    client.close()
     site.comes_back_to(state)
+
+
+def test_temporary_files_are_bounded_in_all(stack, threads):
+    site = Site(
+        stack, "--threads", threads, "--body-memory", "1000",
+        "--limit-spooled", "5000000",
+    )  # fmt: skip
+    body = bytes(3_000_000)
+    for _ in range(3):
+        client = site.connect(receive_buffer=4096).request("/written")
+        assert len(client.response().body) == 64 << 16
+        assert client.get("/", method="POST", body=body).body == b"3000000"
+    half = site.connect().request("/", "Content-Length: 3000001", method="POST")
+    half.send(body)
+    site.ask()
+    with (
+        site.connect().request(
+            "/", "Content-Length: 3000000", method="POST"
+        ) as client,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        client.send(body)
+        response = client.response()
+        assert response.status == 503
+        assert b"limit_spooled (5000000)" in response.body
+    stopped = site.connect(receive_buffer=4096).request("/written")
+    site.command.wait_for_line("what write.. gave .*limit_spooled .5000000")
+    assert is_cut(stopped)
+    assert half.send(b"x").response().body == b"3000001"
+    assert half.get("/", method="POST", body=body).body == b"3000000"
 
 
 # Clients that leave

@@ -126,7 +126,7 @@ def test_the_backlog_is_answered_at_the_limit_of_connections(pool):
     pool.start("--worker-connections", "2")
     clients = [pool.connect().request("/gate") for _ in range(6)]
     pool.entered(2)
-    pool.command.wait_for_line("the limit of 2 connections is reached")
+    pool.command.wait_for_line("the limit of 2 connections")
     pool.signal(signal.SIGTERM)
     pool.open(6)
     for client in clients:

@@ -149,13 +149,15 @@ def answering(answer, base=Noting, **attributes):
 class Connection:
     """A protocol on a fake transport, and the bytes for it."""
 
-    def __init__(self, protocol=Noting, **config):
+    def __init__(self, protocol=Noting, *, beside=None, **config):
         if config:
             protocol = type(
                 "Configured", (protocol,), {"config": Config(**config)}
             )
         self.trans = FakeTransport()
         self.server = FakeServer()
+        if beside is not None:
+            protocol, self.server = type(beside.http), beside.server
         self.http = protocol(self.server, self.trans, self.trans)
         self._waiting = []
 
@@ -174,6 +176,11 @@ class Connection:
     @property
     def requests(self):
         return self.http.requests
+
+    @property
+    def stored(self):
+        """Bytes of all bodies in memory and in files."""
+        return self.server._http_contexts[type(self.http)].store.used
 
     def responses(self, *methods):
         return read_responses(self.trans.sent, *methods)
@@ -379,6 +386,27 @@ def test_little_is_read_ahead_of_its_turn():
     assert len(connection.requests) == 1
 
 
+def test_a_few_are_answered_in_a_row():
+    connection = Connection(limit_pipelined=10).feed(GET * 25 + GET[:9])
+    for count in (10, 20):
+        assert len(connection.responses()) == count
+        assert not connection.trans.reading
+        assert connection.trans.deadline == 0
+        connection.server.run_calls()
+    assert len(connection.responses()) == 25
+    assert connection.trans.reading
+    assert connection.server.calls == []
+    connection.feed(GET[9:] + GET * 4)
+    assert len(connection.responses()) == 30
+
+
+def test_the_others_of_a_row_are_not_answered_after_a_close():
+    connection = Connection(limit_pipelined=10).feed(GET * 25)
+    connection.http.close_socket_connection()
+    connection.server.run_calls()
+    assert len(connection.responses()) == 10
+
+
 def test_nothing_is_answered_while_the_client_does_not_read():
     connection = Connection()
     connection.trans.unsent = 100_000
@@ -528,6 +556,54 @@ def test_the_file_of_a_body_is_closed(how, error_log):
     connection.feed(post(b"body" * 100))
     assert len(connection.responses()) == 1
     assert connection.http.stream.closed
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_in_memory_are_bounded_in_all(size, chunked):
+    body = os.urandom(60)
+    data = post(body)
+    if chunked:
+        data = CHUNKED_HEAD + b"3c\r\n%b\r\n0\r\n\r\n" % body
+    first = Connection(Later, body_memory=80, body_memory_total=100)
+    first.feed(data, size)
+    assert first.stored == (60, 0)
+    second = Connection(beside=first).feed(data, size)
+    assert second.stored == (60, 60)
+    in_file = second.requests[0].stream
+    assert not isinstance(in_file, io.BytesIO)
+    assert in_file.read() == second.requests[0].body == body
+    first.http.respond(200)
+    assert first.stored == (0, 60)
+    third = Connection(beside=first).feed(data, size)
+    assert third.stored == (60, 60)
+    assert isinstance(third.requests[0].stream, io.BytesIO)
+    second.http.respond(200)
+    third.http.respond(200)
+    assert third.stored == (0, 0)
+
+
+@pytest.mark.parametrize("length", [60, None], ids=["length", "chunked"])
+def test_bodies_in_files_are_bounded_in_all(size, length, error_log):
+    body = os.urandom(60)
+    data = post(body, length=length)
+    if length is None:
+        data = CHUNKED_HEAD + b"3c\r\n%b\r\n0\r\n\r\n" % body
+    first = Connection(Later, body_memory=10, limit_spooled=100)
+    first.feed(data, size)
+    assert first.stored == (0, 60)
+    second = Connection(beside=first).feed(data + GET, size)
+    assert second.response.status == 503
+    assert second.response.headers["retry-after"]
+    assert b"limit_spooled (100)" in second.response.body
+    assert "limit_spooled (100)" in error_log.messages[0]
+    assert second.trans.ended == "linger"
+    assert second.stored == (0, 60)
+    first.http.respond(200)
+    assert first.response.status == 200
+    assert first.stored == (0, 0)
+    third = Connection(beside=first).feed(data, size)
+    assert third.requests[0].body == body
+    third.http.respond(200)
 
 
 def test_a_body_that_cannot_be_stored(monkeypatch, tmp_path, size, error_log):
@@ -1057,6 +1133,39 @@ def test_pipelined_requests_of_a_slow_reader(live):
     assert [len(each.body) for each in responses] == [300_000] * 20
 
 
+def test_many_pipelined_requests_do_not_delay_others(live):
+    asked = []
+
+    def answer(self, request):
+        asked.append(request.path)
+        self.respond(200)
+
+    server, peer, _ = live(answering(answer), limit_pipelined=10)
+    with connect(server.port) as other:
+        in_loop(server, lambda: None)
+        with halted(server):
+            peer.sendall(GET * 1000 + GET_LAST)
+            peer.shutdown(socket.SHUT_WR)
+            other.sendall(GET_LAST.replace(b"last", b"other"))
+        assert len(read_responses(read_all(other))) == 1
+        assert len(read_responses(read_all(peer))) == 1001
+    assert asked.index("/other") <= 10
+    assert len(asked) == 1002
+
+
+def test_drain_answers_the_others_of_a_row(live):
+    def answer(self, request):
+        if len(self.requests) == 1:
+            self.server.shutdown()
+        self.respond(200)
+
+    _, peer, _ = live(answering(answer), limit_pipelined=10)
+    peer.sendall(GET * 100)
+    responses = read_responses(read_all(peer))
+    assert len(responses) == 100
+    assert responses[-1].headers["connection"] == "close"
+
+
 def test_pipelined_requests_answered_later(live):
     class Delayed(Noting):
         def answer(self, request):
@@ -1157,6 +1266,19 @@ def test_large_uploads(live, length, with_head):
     sender.join()
     assert response.body == body
     assert len(http.requests) == 1
+
+
+@pytest.mark.parametrize("sent", [20, 90])
+def test_a_body_that_is_given_up_takes_no_room(live, sent):
+    server, peer, http = live(Closing, body_memory=50)
+    peer.sendall(post(bytes(sent), length=100))
+    for _ in range(3):
+        in_loop(server, lambda: None)
+    (context,) = server._http_contexts.values()
+    assert sum(context.store.used) == sent
+    reset(peer)
+    await_(http.closed)
+    assert context.store.used == (0, 0)
 
 
 def test_the_connection_is_over_once(live):

@@ -92,6 +92,12 @@ def turn(server, times=3):
         in_loop(server, lambda: None)
 
 
+def time_passes(server, seconds):
+    over = threading.Event()
+    in_loop(server, server.call_later, seconds, over.set)
+    assert over.wait(seconds + 5)
+
+
 # Sending.
 
 
@@ -319,9 +325,42 @@ def test_more_than_may_be_queued(link, error_log):
 
     assert in_loop(server, flood) <= 1_010_000
     probe.wait_for("closed")
-    assert "more than MAX_QUEUED" in error_log.records[0].getMessage()
+    assert "limit_queued (1000000)" in error_log.records[0].getMessage()
     with pytest.raises(ConnectionResetError):
         read_all(peer)
+    assert server._connections.held == 0
+
+
+def test_more_than_may_be_queued_in_all(stack, link, error_log):
+    """Who has read nothing for the longest time makes room."""
+    server, stalled, first = link(Echo)
+    in_loop(server, first.send, bytes(1_000_000))
+    time_passes(server, 1.0)
+    later = stack.enter_context(connect(server.port, small=True))
+    second = server.prot.next()
+    in_loop(server, second.send, bytes(1_000_000))
+    time_passes(server, 1.5)
+    assert server._connections.held == 2_000_000
+    server._connections.max_held = 1_500_000
+    first.wait_for("closed")
+    error_log.wait_for("limit_queued_total (1500000)")
+    with pytest.raises(ConnectionResetError):
+        read_all(stalled)
+    assert read_exactly(later, 1_000_000) == bytes(1_000_000)
+    later.sendall(b"x")
+    assert read_exactly(later, 1) == b"x"
+    assert server._connections.held == 0
+
+
+def test_who_reads_may_have_more_queued(link, error_log):
+    server, peer, probe = link(max_queued_total=100_000)
+    in_loop(server, probe.send, bytes(3_000_000))
+    for _ in range(10):
+        time_passes(server, 0.15)
+        read_exactly(peer, 200_000)
+        assert server._connections.held > 100_000
+    read_exactly(peer, 1_000_000)
+    assert error_log.records == []
 
 
 def test_much_is_sent_before_the_protocol_is_made(link):
@@ -344,7 +383,7 @@ def test_a_stalled_reader_is_cut_off(link, error_log):
     _server, peer, probe = link(write_timeout=0.1)
     probe.send(bytes(MUCH))
     probe.wait_for("closed")
-    error_log.wait_for("did not read for 0.1 s")
+    error_log.wait_for("write_timeout (0.1 s)")
     with pytest.raises(ConnectionResetError):
         read_all(peer)
 
@@ -362,9 +401,7 @@ def test_a_slow_reader_is_not_cut_off(link):
     server, peer, probe = link(write_timeout=0.5)
     probe.send(bytes(1_000_000))
     for _ in range(10):
-        again = threading.Event()
-        in_loop(server, server.call_later, 0.08, again.set)
-        assert again.wait(5)
+        time_passes(server, 0.08)
         read_exactly(peer, 30_000)
     read_exactly(peer, 1_000_000 - 10 * 30_000)
     assert probe.calls == ["new", "pause", "resume"]

@@ -133,6 +133,14 @@ def wait_for_reset(environ):
     poll.poll()
 
 
+def written(start_response):
+    """An application that cannot be made to wait."""
+    write = start_response("200 OK", [])
+    for _ in range(64):
+        write(BLOCK)
+    return []
+
+
 def descriptor_of(environ):
     """That of this request's own connection."""
     port = int(environ["REMOTE_PORT"])
@@ -161,6 +169,7 @@ WAYS = {
     "/exit/late": leaving_late,
     "/never": never,
     "/block": blocked,
+    "/written": written,
 }
 
 
