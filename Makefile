@@ -29,7 +29,8 @@ export REQUIREMENTS
 export PIP_USER := 0
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: run test test-all check bench fuzz sanitize soak wheel clean
+.PHONY: run test test-all check bench micro figures fuzz sanitize \
+	soak wheel clean
 
 run: $(VENV)/.compiled
 	@exec $(PY) -m fasthttp $(ARGS) $(APP)
@@ -53,9 +54,19 @@ check: $(VENV)/.compiled $(VENV)/.test $(VENV)/.dev
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest $(STUBS)
 	$(PY) -m pytest --quiet tests/test_layers.py
+	@sh tests/install-tools.sh valgrind
+	PYTHONPATH=. $(PY) bench/instructions.py
 
 bench: $(VENV)/.compiled
+	@sh tests/install-tools.sh wrk nginx ev.h
 	$(PY) bench/compare.py $(ARGS)
+
+micro: $(VENV)/.compiled $(VENV)/.bench
+	PYTHONPATH=. $(PY) -m pytest --quiet bench/test_micro.py $(ARGS)
+
+figures: bench
+	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
+	$(PY) bench/report.py --publish
 
 fuzz: $(VENV)/.compiled $(VENV)/.test
 	$(PY) -m fuzz $(ARGS)
@@ -90,7 +101,7 @@ $(VENV)/.created:
 	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.build $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml \
+$(addprefix $(VENV)/.,build test dev bench): $(VENV)/.%: pyproject.toml \
 		$(VENV)/.created
 	@echo "installing what $* needs"
 	@$(PY) -c "$$REQUIREMENTS" $* | xargs $(PIP)

@@ -12,7 +12,7 @@ BODY_64K = bytes(range(256)) * 256
 BODY_1M = BODY_64K * 16
 CHUNK = b"0123456789abcdef" * 256
 CHUNKS = 16
-PROBE_SECONDS = 0.3
+STEP_SECONDS = 2
 BUSY_NS = 50_000
 SLEEP_SECONDS = 0.01
 FILE_BLOCK = 65536
@@ -49,17 +49,22 @@ def echo_length(environ, start_response):
 
 
 def stream(environ, start_response):
-    """Yield the chunks; with a query, wait after the first one.
+    """Yield the chunks; with a query, each when the last has arrived.
 
-    A client that gets the first chunk before the wait is over knows that
-    the server streams and does not join the chunks.
+    The client tells by the length of the file BENCH_ARRIVED. A server that
+    joins chunks waits in vain: after STEP_SECONDS the rest comes at once.
     """
     start_response("200 OK", [("Content-Type", "text/plain")])
-    yield CHUNK
-    if environ.get("QUERY_STRING"):
-        time.sleep(PROBE_SECONDS)
-    for _ in range(CHUNKS - 1):
+    stepwise = environ.get("QUERY_STRING")
+    give_up = time.monotonic() + STEP_SECONDS
+    for sent in range(CHUNKS):
+        while stepwise and _arrived() < sent and time.monotonic() < give_up:
+            time.sleep(0.001)
         yield CHUNK
+
+
+def _arrived():
+    return os.path.getsize(os.environ["BENCH_ARRIVED"])
 
 
 def file_1m(environ, start_response):
@@ -126,15 +131,16 @@ async def asgi_echo_length(scope, receive, send):
 
 
 async def asgi_stream(scope, receive, send):
-    """Send the chunks; with a query, wait after the first one."""
+    """Send the chunks; with a query, each when the last has arrived."""
+    import asyncio
+
     message = {"type": "http.response.body", "body": CHUNK, "more_body": True}
     await send(_asgi_head())
-    await send(message)
-    if scope["query_string"]:
-        import asyncio
-
-        await asyncio.sleep(PROBE_SECONDS)
-    for _ in range(CHUNKS - 1):
+    stepwise = scope["query_string"]
+    give_up = time.monotonic() + STEP_SECONDS
+    for sent in range(CHUNKS):
+        while stepwise and _arrived() < sent and time.monotonic() < give_up:
+            await asyncio.sleep(0.001)
         await send(message)
     await send({"type": "http.response.body"})
 

@@ -13,7 +13,6 @@ import platform
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from servers import (
 )
 from workloads import WORKLOADS, WrongAnswerError, check
 
+OVERHEAD = 1.3
 FAILURES = (
     UnavailableError,
     WrongAnswerError,
@@ -42,34 +42,41 @@ FAILURES = (
 
 
 class Progress:
-    """One line on standard error: share done, time left, what runs."""
+    """One line on standard error: share done, time left, what runs.
+
+    Where no terminal can redraw it, a new line for each workload.
+    """
 
     WIDTH = 24
 
-    def __init__(self, total):
-        self.total = total
+    def __init__(self, runs, seconds):
+        self.runs = runs
         self.done = 0
         self.started = time.monotonic()
-        self.shown = sys.stderr.isatty()
+        self.expected = runs * seconds
+        self.workload = None
 
-    def show(self, what):
+    def show(self, workload, what=""):
         """Draw the bar."""
-        if not self.shown:
+        terminal = sys.stderr.isatty()
+        if not terminal and workload == self.workload:
             return
-        share = self.done / max(self.total, 1)
-        filled = round(share * self.WIDTH)
-        bar = "#" * filled + "." * (self.WIDTH - filled)
-        left = "--:--"
+        self.workload = workload
+        share = self.done / max(self.runs, 1)
+        left = self.expected
         if self.done:
             elapsed = time.monotonic() - self.started
-            seconds = round(elapsed * (1 - share) / share)
-            left = f"{seconds // 60}:{seconds % 60:02}"
-        text = f"[{bar}] {share:4.0%}  {left} left  {what}"
-        print(f"\r{text:<79.79}", end="", file=sys.stderr, flush=True)
+            left = elapsed * (1 - share) / share
+        filled = round(share * self.WIDTH)
+        bar = "#" * filled + "." * (self.WIDTH - filled)
+        clock = f"{round(left) // 60}:{round(left) % 60:02}"
+        text = f"[{bar}] {share:4.0%}  {clock} left  {workload} {what}"
+        start, end = ("\r", "") if terminal else ("", "\n")
+        print(f"{start}{text:<79.79}", end=end, file=sys.stderr, flush=True)
 
     def end(self):
         """Leave the line."""
-        if self.shown:
+        if sys.stderr.isatty():
             print(file=sys.stderr)
 
 
@@ -100,13 +107,22 @@ class Comparison:
 
     def run(self):
         """Measure everything; results are saved after each workload."""
-        self._prepare()
         pairs = sum(
             workload.name in server.workloads
             for workload in self.options.workloads
             for server in self.options.servers
         )
-        progress = Progress(pairs * self.options.rounds)
+        runs = pairs * self.options.rounds
+        progress = Progress(runs, self.options.seconds * OVERHEAD)
+        print(
+            f"{pairs} pairs of server and workload, {self.options.rounds} "
+            f"rounds of {self.options.seconds} s:\nsome "
+            f"{progress.expected / 60:.0f} minutes, more if the machine is "
+            "not quiet. Installing what is missing first.",
+            file=sys.stderr,
+        )
+        self._prepare()
+        progress.started = time.monotonic()
         try:
             for workload in self.options.workloads:
                 self._compare(workload, progress)
@@ -115,6 +131,8 @@ class Comparison:
             progress.end()
 
     def _prepare(self):
+        for workload in self.options.workloads:
+            self.place.interpreter.require(workload.requires)
         for server in self.options.servers:
             reason = ""
             try:
@@ -151,14 +169,14 @@ class Comparison:
         try:
             if workload.kind != "start":
                 for server in candidates:
-                    progress.show(f"{workload.name}: {server.name}")
+                    progress.show(workload.name, server.name)
                     if not entries[server.name]["failure"]:
                         self._start(workload, server, entries, started)
             for turn in range(self.options.rounds):
                 first = turn % max(len(candidates), 1)
                 for server in candidates[first:] + candidates[:first]:
                     progress.show(
-                        f"{workload.name}: {server.name}, round {turn + 1}"
+                        workload.name, f"{server.name}, round {turn + 1}"
                     )
                     entry = entries[server.name]
                     if not entry["failure"]:
@@ -174,7 +192,7 @@ class Comparison:
             running = Running(server, workload, self.place)
             started[server.name] = running
             running.wait_until_listening()
-            entry["facts"] = check(workload, running.port)
+            entry["facts"] = check(workload, running.port, running.arrived)
         except FAILURES as error:
             entry["failure"] = _reason(error, started.get(server.name))
 
@@ -192,7 +210,9 @@ class Comparison:
             entry["failure"] = _reason(error, running)
 
     def _save(self):
-        self.options.json.write_text(json.dumps(self.results, indent=1))
+        text = json.dumps(self.results, indent=1)
+        self.options.output.mkdir(parents=True, exist_ok=True)
+        (self.options.output / "results.json").write_text(text)
 
 
 def _reason(error, running):
@@ -230,14 +250,13 @@ def parse_arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--quick", action="store_true", help="2 rounds of 1 s")
-    add("--rounds", type=int, help="runs of each pair (default 5)")
-    add("--seconds", type=int, help="seconds of one run (default 2)")
+    add("--rounds", type=int, default=5, help="runs of each pair (default 5)")
+    add("--seconds", type=int, default=1, help="of one run (default 1)")
     add(
         "--tries",
         type=int,
-        default=3,
-        help="runs until one is undisturbed (default 3)",
+        default=2,
+        help="runs until one is undisturbed (default 2)",
     )
     add(
         "--servers",
@@ -260,19 +279,18 @@ def parse_arguments():
         help="interpreter that has the servers (default: a venv in "
         f"{CACHE.name}/, made and filled from PyPI)",
     )
-    add("--json", type=_path, default=CACHE / "results.json", metavar="FILE")
-    add("--markdown", type=_path, metavar="FILE", help="write the tables")
-    add("--plots", type=_path, metavar="DIR", help="write SVG plots")
+    add(
+        "--output",
+        type=Path,
+        default=CACHE / "results",
+        metavar="DIR",
+        help=f"for results.json, results.md, *.svg (default {CACHE.name}/"
+        "results)",
+    )
     options = parser.parse_args()
-    options.rounds = options.rounds or (2 if options.quick else 5)
-    options.seconds = options.seconds or (1 if options.quick else 2)
     if options.wrk is None:
         parser.error("wrk not found: install it or name it by --wrk")
     return options
-
-
-def _path(text):
-    return Path(text).absolute()
 
 
 def _lock(file):
@@ -299,17 +317,9 @@ def main():
         _lock(lock)
         comparison = Comparison(options, Path(files))
         comparison.run()
-    text = report.markdown(comparison.results)
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text)
-    if options.plots:
-        interpreter = comparison.place.interpreter
-        interpreter.require(["matplotlib"])
-        program = [interpreter.path, report.__file__]
-        subprocess.run(
-            [*program, options.json, "--plots", options.plots], check=True
-        )
+    report.write(comparison.results, options.output)
+    print((options.output / "results.md").read_text())
+    print(f"Tables and plots are in {options.output}.")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 `PYTHONPATH=. python bench/instructions.py` counts, compares with
 instructions.json, and ends with status 1 when a case costs more than
-ALLOWED; `--update` writes the file. Needs valgrind with its headers, and cc.
+ALLOWED; `--update` records. Counts are of one build: interpreter, C library,
+compilers, valgrind and vector form decide them, too. On another one they
+are shown, but not judged; without valgrind they are not counted.
 """
 
 import argparse
@@ -10,21 +12,40 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
 import cases
 
+from fasthttp import _parser
+
 BENCH = Path(__file__).resolve().parent
 RECORD = BENCH / "instructions.json"
 ALLOWED = 1.03
-REPEAT = 20
-WARM = 20
+REPEAT = 10
+ALLOCATORS = re.compile("malloc|calloc|realloc|free|unlink_chunk", re.I)
+MADE_BY = re.compile(rb"GCC: [ -~]+|clang version [ -~]+|_cython_[0-9]\w+")
+
+
+def build():
+    """What the counts depend on beside our source, in one line."""
+    marks = sorted(set(MADE_BY.findall(Path(_parser.__file__).read_bytes())))
+    valgrind = subprocess.run(
+        ["valgrind", "--version"], capture_output=True, text=True, check=True
+    )
+    parts = [
+        f"Python {' '.join(sys.version.split())}",
+        " ".join(platform.libc_ver()),
+        *(mark.decode() for mark in marks),
+        valgrind.stdout.strip(),
+        f"{platform.machine()} {_parser.VECTOR}",
+    ]
+    return ", ".join(filter(None, [*parts, os.environ.get("CFLAGS")]))
 
 
 def count_all():
@@ -35,17 +56,32 @@ def count_all():
         compiler = ["cc", "-shared", "-fPIC", "-o", library, source]
         subprocess.run(compiler, check=True)
         command = ["valgrind", "--tool=callgrind", "--quiet"]
-        command += [f"--callgrind-out-file={dump}", sys.executable]
-        command += [__file__, "--count", library]
-        fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BENCH.parent)}
-        subprocess.run(command, env=os.environ | fixed, check=True)
-        return dict(map(_read_dump, sorted(Path(folder).glob("dump.*"))))
+        command += ["--instr-atstart=no", f"--callgrind-out-file={dump}"]
+        command += [sys.executable, __file__, "--count", library]
+        # Nothing of the caller's: its size moves the stack, hash seeds and
+        # allocators change the path.
+        alone = {"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0"}
+        alone["PYTHONPATH"] = str(BENCH.parent)
+        subprocess.run(command, env=alone, cwd=BENCH, check=True)
+        return dict(sorted(map(_read_dump, Path(folder).glob("dump.*"))))
 
 
 def _read_dump(path):
+    """The case's name and the instructions of one call of it.
+
+    Allocators are left out: what they cost depends on what was freed before.
+    """
     text = path.read_text()
-    name = re.search(r"Client Request: (.+)", text)[1]
-    return name, int(re.search(r"^totals: (\d+)", text, re.M)[1]) // REPEAT
+    case = re.search(r"Client Request: (.+)", text)[1]
+    names = dict(re.findall(r"^c?fn=(\(\d+\)) (.+)$", text, re.M))
+    # The line after "calls=" is the callee's sum, which its own lines give.
+    text = re.sub(r"^calls=.*\n.*\n", "", text, flags=re.M)
+    total = 0
+    for section in text.split("\nfn=")[1:]:
+        if not ALLOCATORS.search(names[section.split()[0]]):
+            counts = re.findall(r"^[-+*\d]\S* (\d+)$", section, re.M)
+            total += sum(map(int, counts))
+    return case, total // REPEAT
 
 
 def count_here(library):
@@ -53,10 +89,10 @@ def count_here(library):
     valgrind = ctypes.CDLL(library)
     gc.disable()
     for name, run in cases.COUNTED.items():
-        for _ in range(WARM):
+        for _ in range(REPEAT):
             run()
         gc.collect()
-        valgrind.zero_counts()
+        valgrind.start_counting()
         for _ in range(REPEAT):
             run()
         valgrind.dump_counts(name.encode())
@@ -65,7 +101,7 @@ def count_here(library):
 def compare(counted, recorded):
     """Print both; the names of the cases that cost more than ALLOWED."""
     worse = []
-    for name, count in sorted(counted.items()):
+    for name, count in counted.items():
         before = recorded.get(name, count)
         print(f"{name:<28} {count:>10,} {count / before:>8.1%}")
         if count > before * ALLOWED:
@@ -83,15 +119,19 @@ def main():
         count_here(options.count)
         return
     if shutil.which("valgrind") is None:
-        sys.exit("valgrind not found: instructions are not counted")
-    built_for = sysconfig.get_config_var("SOABI")
-    records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    counted = count_all()
-    worse = compare(counted, records.get(built_for, {}))
+        print("Not counted: valgrind is missing.")
+        return
+    this = {"build": build(), "instructions": count_all()}
+    record = json.loads(RECORD.read_text())
+    worse = compare(this["instructions"], record["instructions"])
     if options.update:
-        records[built_for] = counted
-        text = json.dumps(records, indent=1, sort_keys=True)
-        RECORD.write_text(text + "\n")
+        RECORD.write_text(json.dumps(this, indent=1) + "\n")
+    elif this["build"] != record["build"]:
+        print(
+            f"Not judged: {RECORD.name} is of another build,\n"
+            f"  {record['build']},\nnot of this one,\n  {this['build']}.\n"
+            "To judge a change here, count with --update before it."
+        )
     elif worse:
         sys.exit(f"more than {ALLOWED - 1:.0%} over: {', '.join(worse)}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import apps
-from servers import Running
+from servers import DESCRIPTORS, Running
 from workloads import IDLE_CONNECTIONS, WrongAnswerError
 
 LUA = Path(__file__).resolve().parent / "lua"
@@ -103,6 +104,8 @@ class Load:
 
     def run_beside_idle(self, workload, running):
         """Time the busy connections alone, then beside the idle ones."""
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < DESCRIPTORS:
+            raise WrongAnswerError(f"not asked: needs ulimit -n {DESCRIPTORS}")
         alone = self.run(workload, running)
         pid = running.process.pid
         # Memory stays with the process: the next round would show no growth.
@@ -114,7 +117,10 @@ class Load:
             ]
             grown = _memory(pid, "VmRSS") - running.rested
             figures = self.run(workload, running)
-            figures["idle_alive"] = sum(map(_is_open, idle))
+            if (left := sum(map(_is_open, idle))) < IDLE_CONNECTIONS:
+                raise WrongAnswerError(
+                    f"keeps {left:,} of {IDLE_CONNECTIONS:,} idle connections"
+                )
         figures["idle_bytes"] = grown / IDLE_CONNECTIONS
         figures["idle_cost"] = figures["cpu_us"] / alone["cpu_us"]
         return figures

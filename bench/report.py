@@ -1,14 +1,20 @@
 """Tables and plots from the results of compare.py.
 
-Run `python bench/report.py results.json [--plots DIR]`; plots need
-matplotlib.
+`python bench/report.py` prints the tables again; `--publish` puts them, the
+plots and the micro-benchmarks' figures into README.md and docs/.
 """
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 
+import plots
+
+PROJECT = Path(__file__).resolve().parent.parent
+DOCS = PROJECT / "docs"
+CACHE = PROJECT / ".bench"
 COLUMNS = {
     "rps": ("requests/s", "{:,.0f}"),
     "cpu_us": ("CPU us", "{:.1f}"),
@@ -23,20 +29,19 @@ COLUMNS = {
     "rss_mb": ("RSS MB", "{:.1f}"),
     "idle_bytes": ("bytes an idle one", "{:,.0f}"),
     "idle_cost": ("CPU x without idle", "{:.2f}"),
-    "idle_alive": ("idle left", "{:.0f}"),
     "errors": ("errors", "{:.0f}"),
     "others": ("others", "{:.0%}"),
 }
-COLOURS = {"ours": "#d1495b", "peer": "#30638e", "floor": "#8d99ae"}
-
-
-def median(rounds, key):
-    """The median of one figure over the rounds."""
-    return statistics.median(figures[key] for figures in rounds)
+UNITS = {"cpu_us": "us", "p99_ms": "ms", "start_ms": "ms"}
 
 
 class Standing:
-    """One workload's results, compared."""
+    """One workload's results, compared.
+
+    `timed` are the servers that did it right, the cheapest first; `ours` is
+    the first of fasthttp's, `best_other` the best peer, or the best floor
+    where there is none. A server that joins streamed chunks is no best.
+    """
 
     def __init__(self, workload, servers):
         self.title = workload["title"]
@@ -47,8 +52,17 @@ class Standing:
             (name for name in self.entries if self.is_right(name)),
             key=self.figure,
         )
+        self.ours = next(
+            (
+                name
+                for name, role in self.roles.items()
+                if role == "ours" and name in self.timed
+            ),
+            None,
+        )
         self.best_peer = self._best("peer")
         self.best_floor = self._best("floor")
+        self.best_other = self.ours and (self.best_peer or self.best_floor)
 
     def is_right(self, name):
         """Whether the server did the workload to the end."""
@@ -57,7 +71,21 @@ class Standing:
 
     def figure(self, name, key=None):
         """A server's median of the workload's measure or of a figure."""
-        return median(self.entries[name]["rounds"], key or self.measure)
+        rounds = self.entries[name]["rounds"]
+        return statistics.median(
+            figures[key or self.measure] for figures in rounds
+        )
+
+    def latency(self, name):
+        """[(percent, ms), ...] from the median on, medians of the rounds."""
+        rounds = [
+            figures["latency"] for figures in self.entries[name]["rounds"]
+        ]
+        return [
+            (points[0][0], statistics.median(us for _, us in points) / 1e3)
+            for points in zip(*rounds, strict=True)
+            if 50 <= points[0][0] <= 99.9
+        ]
 
     def _best(self, role):
         for name in self.timed:
@@ -85,6 +113,13 @@ class Standing:
         middle = statistics.median(ratios)
         return f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
+    def notes(self, name):
+        """What is amiss with the server's answers."""
+        facts = self.entries[name]["facts"]
+        joins = facts.get("streams") is False
+        notes = [facts.get("date"), "joins the chunks" if joins else ""]
+        return ", ".join(filter(None, notes))
+
 
 def standings(results):
     """A Standing for each workload, by name."""
@@ -97,22 +132,46 @@ def standings(results):
 def markdown(results):
     """The whole report."""
     compared = standings(results)
-    machine, settings = results["machine"], results["settings"]
     parts = [
-        f"{machine['processor']}, {machine['cores']} cores, "
-        f"Linux {machine['kernel']}, Python {machine['python']}; "
-        f"{settings['rounds']} rounds of {settings['seconds']} s, "
-        f"medians; {results['date'][:10]}.\n"
-        "CPU us: the server's processor time for one request. "
-        "Ratios are of CPU us (or\nof p99 where threads wait, or of the time "
-        "to start): median (least-greatest)\nover the rounds; lower is "
-        "better.\n"
+        conditions(results),
+        "## Servers\n\n" + _servers(results["servers"]),
+        "## Summary\n\n" + summary(compared),
+        "## CPU us per request\n\n" + _overview(results, compared),
     ]
-    parts.append("## Servers\n\n" + _servers(results["servers"]))
-    parts.append("## CPU us per request\n\n" + _overview(results, compared))
     for name, standing in compared.items():
         parts.append(f"## {standing.title} (`{name}`)\n\n" + _detail(standing))
     return "\n".join(parts)
+
+
+def conditions(results):
+    """Where and how it was measured."""
+    machine, settings = results["machine"], results["settings"]
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, "
+        f"Linux {machine['kernel']}, Python {machine['python']},\n"
+        f"{settings['rounds']} rounds of {settings['seconds']} s, "
+        f"medians, {results['date'][:10]}.\n"
+    )
+
+
+def summary(compared):
+    """One row a workload: ours, the best other, the ratio with its spread.
+
+    Ratios are of CPU time for a request, or where the unit is ms, of p99
+    (`sleep`) or of the time to the first answer (`start`).
+    """
+    rows = []
+    for name, standing in compared.items():
+        row = [name, "fails", "", ""]
+        if (ours := standing.ours) is not None:
+            unit = UNITS[standing.measure]
+            row[1] = f"{standing.figure(ours):.1f} {unit}"
+        if (other := standing.best_other) is not None:
+            star = "\\*" * bool(standing.notes(other))
+            row[2] = f"{other}{star} {standing.figure(other):.1f}"
+            row[3] = standing.ratio_text(ours, other)
+        rows.append(row)
+    return _table(["workload", "fasthttp", "best other", "ratio"], rows)
 
 
 def _table(head, rows):
@@ -183,7 +242,7 @@ def _detail(standing):
             row.append(COLUMNS[key][1].format(standing.figure(name, key)))
         row.append(standing.ratio_text(name, standing.best_peer))
         row.append(standing.ratio_text(name, standing.best_floor))
-        row.append(_notes(standing.entries[name]["facts"]))
+        row.append(standing.notes(name))
         rows.append(row)
     failing = [
         f"- {name} fails: {entry['failure']}\n"
@@ -193,124 +252,93 @@ def _detail(standing):
     return _table(head, rows) + "\n" * bool(failing) + "".join(failing)
 
 
-def _notes(facts):
-    notes = []
-    if facts.get("date") is False:
-        notes.append("no Date")
-    if facts.get("streams") is False:
-        notes.append("joins the chunks")
-    return ", ".join(notes)
+def micro(measured):
+    """Nanoseconds for one head, chunk or answer: the least of all rounds.
+
+    A group's name begins with how many of them one round does.
+    """
+    groups, contenders = {}, {}
+    for benchmark in measured["benchmarks"]:
+        each, _, group = benchmark["group"].partition(" ")
+        names = dict(benchmark["params"] or {})
+        names.pop("batch", None)
+        name = "".join(names.values()) or "fasthttp"
+        contenders[name] = None
+        ns = benchmark["stats"]["min"] * 1e9 / int(each)
+        groups.setdefault(group, {})[name] = f"{ns:,.0f}"
+    rows = [
+        [group, *(figures.get(name, "") for name in contenders)]
+        for group, figures in groups.items()
+    ]
+    return _table(["ns for one of", *contenders], rows)
 
 
-def plot(results, directory):
-    """Write overview.svg and one SVG for each workload."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "bench"
+def draw(results, directory):
+    """Write summary.svg and one SVG for each workload."""
     directory.mkdir(parents=True, exist_ok=True)
-    compared = {
-        name: standing
-        for name, standing in standings(results).items()
-        if standing.timed
-    }
+    compared = standings(results)
+    plots.summary(list(compared.values()), directory / "summary.svg")
     for name, standing in compared.items():
-        _plot_workload(standing, directory / f"{name}.svg")
-    _plot_overview(compared, directory / "overview.svg")
+        if standing.timed:
+            plots.workload(standing, directory / f"{name}.svg")
 
 
-def _plot_workload(standing, path):
-    from matplotlib import pyplot
+def write(results, directory):
+    """Write results.md and the plots."""
+    draw(results, directory)
+    (directory / "results.md").write_text(markdown(results))
 
-    panels = 1 if standing.measure == "start_ms" else 2
-    figure, axes = pyplot.subplots(
-        1, panels, figsize=(6 * panels, 4), squeeze=False, layout="constrained"
+
+def publish(results, measured):
+    """Put everything where the documents have marked the place."""
+    compared = standings(results)
+    brief = conditions(results) + "\n" + summary(compared)
+    details = "\n".join(
+        f"### {standing.title}\n\n![{name}](plots/{name}.svg)\n\n"
+        + _detail(standing)
+        for name, standing in compared.items()
+        if standing.timed
     )
-    figure.suptitle(standing.title)
-    _draw_bars(axes[0][0], standing)
-    if panels == 2:
-        _draw_latency(axes[0][1], standing)
-    figure.savefig(path)
-    pyplot.close(figure)
-
-
-def _draw_bars(axis, standing):
-    names = standing.timed[::-1]
-    whole = [standing.figure(name) for name in names]
-    colours = [COLOURS[standing.roles[name]] for name in names]
-    bars = axis.barh(names, whole, color=colours)
-    if standing.measure == "cpu_us":
-        system = [standing.figure(name, "system_us") for name in names]
-        axis.barh(names, system, color="black", alpha=0.25)
-        axis.set_xlabel("CPU us per request (system darker)")
-    else:
-        axis.set_xlabel(COLUMNS[standing.measure][0])
-    axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-    axis.margins(x=0.12)
-    if max(whole) > 20 * min(whole):
-        axis.set_xscale("log")
-
-
-def _draw_latency(axis, standing):
-    for name in standing.timed:
-        curves = [
-            [ms for _, ms in figures["latency"]]
-            for figures in standing.entries[name]["rounds"]
-        ]
-        points = standing.entries[name]["rounds"][0]["latency"]
-        beyond = [1 / (1 - percent / 100) for percent, _ in points]
-        middle = [
-            statistics.median(values) / 1e3
-            for values in zip(*curves, strict=True)
-        ]
-        role = standing.roles[name]
-        axis.plot(
-            beyond,
-            middle,
-            label=name,
-            color=COLOURS["ours"] if role == "ours" else None,
-            linewidth=2.5 if role == "ours" else 1,
-            linestyle=":" if role == "floor" else "-",
-        )
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    ticks = {2: "50 %", 10: "90 %", 100: "99 %", 1000: "99.9 %"}
-    axis.set_xticks(list(ticks), list(ticks.values()))
-    axis.set_ylabel("latency, ms")
-    axis.legend(fontsize=7)
-
-
-def _plot_overview(compared, path):
-    from matplotlib import pyplot
-
-    columns = 3
-    rows = -(-len(compared) // columns)
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(5 * columns, 3 * rows),
-        squeeze=False,
-        layout="constrained",
+    _fill(PROJECT / "README.md", summary=brief)
+    _fill(
+        DOCS / "performance.md",
+        summary=brief,
+        overview=_overview(results, compared),
+        servers=_servers(results["servers"]),
+        details=details,
+        micro=micro(measured),
     )
-    for axis in axes.flat[len(compared) :]:
-        axis.remove()
-    for axis, standing in zip(axes.flat, compared.values(), strict=False):
-        _draw_bars(axis, standing)
-        axis.set_title(standing.title, fontsize=10)
-        axis.tick_params(labelsize=8)
-    figure.savefig(path)
-    pyplot.close(figure)
+    draw(results, DOCS / "plots")
+
+
+def _fill(path, **figures):
+    """Replace what stands between <!-- name --> and <!-- end name -->."""
+    text = path.read_text()
+    for name, table in figures.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        place = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
+        if not place.search(text):
+            raise ValueError(f"{path} has no place for {name}")
+        filled = f"{start}\n{table}\n{end}"
+        text = place.sub(lambda _, filled=filled: filled, text)
+    path.write_text(text)
 
 
 def main():
-    """Print the tables; draw the plots when asked."""
+    """Print the tables, or publish them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--plots", type=Path, metavar="DIR")
+    parser.add_argument("--publish", action="store_true")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=CACHE / "results" / "results.json",
+    )
     options = parser.parse_args()
     results = json.loads(options.results.read_text())
-    if options.plots:
-        plot(results, options.plots)
+    if options.publish:
+        measured = options.results.with_name("micro.json").read_text()
+        publish(results, json.loads(measured))
     else:
         print(markdown(results))
 

@@ -67,7 +67,12 @@ SERVERS = (
         command="{python} -m fasthttp --bind 127.0.0.1:{port} "
         "--threads {pool} --worker-connections 20000 {app}",
         workloads=WSGI,
-        requires=("flask",),
+        role="ours",
+    ),
+    Server(
+        name="fasthttp-thread",
+        command="{python} -m fasthttp --bind 127.0.0.1:{port} {app}",
+        workloads={"hello", "post-1k", "busy", "flask"},
         role="ours",
     ),
     Server(
@@ -317,12 +322,14 @@ class Running:
         self.port = _free_port()
         self.rested = 0
         self.log = place.files / f"{server.name}.log"
+        self.arrived = place.files / f"{server.name}.arrived"
         if server.name == "nginx":
             place.configure_nginx(workload, self.port)
         environment = {
             **os.environ,
             "PYTHONPATH": f"{BENCH}{os.pathsep}{PROJECT}",
             "BENCH_FILE": str(place.served_file()),
+            "BENCH_ARRIVED": str(self.arrived),
         }
         environment.pop("PORT", None)
         everywhere = os.sched_getaffinity(0)

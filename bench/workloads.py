@@ -1,5 +1,7 @@
 """What is asked of the servers, and how an answer is checked."""
 
+import datetime
+import email.utils
 import http.client
 import socket
 import time
@@ -51,6 +53,7 @@ class Workload:
     headers: dict[str, str] = field(default_factory=dict)
     connections: int = 64
     threads: int = 0
+    requires: tuple[str, ...] = ()
     kind: str = "load"
 
     @property
@@ -138,7 +141,12 @@ WORKLOADS = (
         connections=THREADS,
         threads=THREADS,
     ),
-    Workload(name="flask", title="Flask", app="flask_app:app"),
+    Workload(
+        name="flask",
+        title="Flask",
+        app="flask_app:app",
+        requires=("flask",),
+    ),
     Workload(name="protocol", title="protocol in Python, fixed answer"),
     Workload(name="on-request", title="without WSGI"),
     Workload(
@@ -160,10 +168,11 @@ class WrongAnswerError(Exception):
     """The server's answer is not the one the workload asks for."""
 
 
-def check(workload, port):
-    """Ask once, compare, return the facts worth showing beside the figures.
+def check(workload, port, arrived):
+    """Ask, compare, return the facts worth showing beside the figures.
 
-    Raises WrongAnswerError, OSError or http.client.HTTPException.
+    `arrived` is the file by which a streaming application learns what has
+    come. Raises WrongAnswerError, OSError or http.client.HTTPException.
     """
     if workload.script == "pipeline":
         return _check_pipelined(workload, port)
@@ -175,7 +184,7 @@ def check(workload, port):
     finally:
         connection.close()
     if workload.name == "stream":
-        facts["streams"] = _streams(workload, port)
+        facts["streams"] = _streams(port, arrived)
     return facts
 
 
@@ -190,7 +199,16 @@ def _check_one(connection, workload):
     connection.request(method, "/", body, workload.headers)
     response = connection.getresponse()
     _compare(response.status, response.read(), workload)
-    return {"date": response.getheader("Date") is not None}
+    return {"date": _fault_of_date(response.getheader("Date"))}
+
+
+def _fault_of_date(text):
+    """RFC 9110, 6.6.1: a server with a clock sends the time of its answer."""
+    if text is None:
+        return "no Date"
+    now = datetime.datetime.now(datetime.UTC)
+    late = now - email.utils.parsedate_to_datetime(text)
+    return "" if abs(late) < datetime.timedelta(seconds=3) else "stale Date"
 
 
 def _compare(status, body, workload):
@@ -202,19 +220,21 @@ def _compare(status, body, workload):
         raise WrongAnswerError("other content")
 
 
-def _streams(workload, port):
+def _streams(port, arrived):
+    """Whether each chunk comes before the application makes the next."""
+    arrived.write_bytes(b"")
     connection = _connect(port)
     try:
-        connection.request("GET", "/?wait")
         started = time.monotonic()
+        connection.request("GET", "/?stepwise")
         response = connection.getresponse()
-        response.read(1)
-        first_after = time.monotonic() - started
-        if len(response.read()) != len(workload.answer) - 1:
-            raise WrongAnswerError("streamed answer cut short")
+        for number in range(1, apps.CHUNKS + 1):
+            if response.read(len(apps.CHUNK)) != apps.CHUNK:
+                raise WrongAnswerError("other content when chunks come slowly")
+            arrived.write_bytes(bytes(number))
+        return time.monotonic() - started < apps.STEP_SECONDS
     finally:
         connection.close()
-    return first_after < apps.PROBE_SECONDS / 2
 
 
 def _check_pipelined(workload, port):
@@ -231,4 +251,4 @@ def _check_pipelined(workload, port):
                     raise WrongAnswerError("no Content-Length")
                 body = answers.read(int(length))
                 _compare(int(status.split()[1]), body, workload)
-    return {"date": headers["Date"] is not None}
+    return {"date": _fault_of_date(headers["Date"])}

@@ -1,11 +1,15 @@
 #!/bin/sh
-# The programs of the system that tests call: installs what is missing as
-# root on Debian, else names it. Go's compiler is GCC's: a fifth of the size.
+# The programs of the system that tests and benchmarks call, or those named:
+# installs what is missing as root on Debian, else names it.
+# Go's compiler is GCC's: a fifth of the size.
 set -eu
 
+asked=${*:-curl nginx haproxy wrk valgrind node clang go}
 missing=
 want() {
-    command -v "$1" >/dev/null || missing="$missing ${2:-$1}"
+    case " $asked " in
+    *" $1 "*) command -v "$1" >/dev/null || missing="$missing ${2:-$1}" ;;
+    esac
 }
 PATH=$PATH:/usr/sbin
 want curl
@@ -15,7 +19,10 @@ want wrk
 want valgrind
 want node nodejs
 want clang "clang libclang-rt-dev"
-command -v go >/dev/null || want gccgo
+command -v gccgo >/dev/null || want go gccgo
+case " $asked " in
+*" ev.h "*) [ -e /usr/include/ev.h ] || missing="$missing libev-dev" ;;
+esac
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -31,4 +38,4 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
             --no-install-recommends $missing >/dev/null && exit 0
 fi
-echo "not installed:$missing; the tests that call them will fail" >&2
+echo "not installed:$missing; what calls them will fail" >&2
