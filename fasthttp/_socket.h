@@ -19,11 +19,28 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <sys/epoll.h>
 #include <sys/sendfile.h>
 #endif
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
+#endif
+
+#ifdef __linux__
+typedef struct epoll_event fh_event;
+#else
+/* Only `SelectorPoller` fills these. */
+typedef struct {
+    uint32_t events;
+    union {
+        int fd;
+    } data;
+} fh_event;
+enum { EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC };
+#define epoll_create1(flags) (errno = ENOSYS, -1)
+#define epoll_ctl(poll, what, fd, event) (errno = ENOSYS, -1)
+#define epoll_wait(poll, events, room, timeout) (errno = ENOSYS, -1)
 #endif
 
 static inline int

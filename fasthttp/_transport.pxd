@@ -5,11 +5,28 @@ cdef extern from "_socket.h":
     ctypedef unsigned int socklen_t
     struct sockaddr_storage:
         unsigned short ss_family
+    union epoll_data:
+        int fd
+    ctypedef struct fh_event:
+        unsigned int events
+        epoll_data data
+
+
+cdef class Events:
+    cdef fh_event *_ready
+    cdef Py_ssize_t _room
+    cdef Py_ssize_t _count
+
+
+cdef class EpollPoller:
+    cdef int _fd
+
+    cdef int _control(self, int what, int fd, unsigned int mask) except -1
 
 
 cdef class Connections:
     cdef readonly object server
-    cdef readonly dict handlers
+    cdef list _handlers         # by descriptor
     cdef readonly Py_ssize_t count
     cdef readonly double now
     cdef public double write_timeout
@@ -26,6 +43,7 @@ cdef class Connections:
     cdef Py_ssize_t _tx_used
     cdef Transport _current
 
+    cdef object handler_of(self, int fd)
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1

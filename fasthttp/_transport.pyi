@@ -6,12 +6,41 @@ from typing import Any, final
 from ._protocol import BaseTransport
 
 @final
-class Connections:
-    """All connections of one loop, and the buffers they share.
+class Events:
+    """What one poll found: descriptors, each with a mask of poll(2)."""
 
-    `handlers` maps a descriptor to its Transport or to a callable that is
-    called when it becomes readable.
+    def __new__(cls, room: int) -> Events: ...
+    def clear(self) -> None:
+        """Forget what the last poll found."""
+
+    def add(self, fd: int, mask: int) -> None:
+        """One more, if there is room; else the next poll finds it."""
+
+@final
+class EpollPoller:
+    """epoll(7), which fills `Events` without a Python object for each.
+
+    Every method raises OSError as the system call does.
     """
+
+    def register(self, fd: int, mask: int) -> None:
+        """Watch a descriptor for a mask of poll(2)."""
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Watch it for another mask."""
+
+    def unregister(self, fd: int) -> None:
+        """Watch it no more."""
+
+    def poll(self, timeout: float, events: Events) -> None:
+        """Wait `timeout` seconds (below 0: for ever) or until a signal."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+@final
+class Connections:
+    """All connections of one loop, and the buffers they share."""
 
     write_timeout: float
     max_queued: int
@@ -29,8 +58,6 @@ class Connections:
     @property
     def server(self) -> Any: ...
     @property
-    def handlers(self) -> dict[int, Any]: ...
-    @property
     def count(self) -> int: ...
     @property
     def now(self) -> float: ...
@@ -39,7 +66,10 @@ class Connections:
     def enter(self) -> None:
         """This thread is the loop's from now on."""
 
-    def dispatch(self, events: list[tuple[int, int]]) -> float:
+    def set_handler(self, fd: int, handler: Any) -> None:
+        """What is called when the descriptor is readable; None: nothing."""
+
+    def dispatch(self, events: Events) -> float:
         """Handle the poller's events; the loop's time in seconds."""
 
     def flush(self) -> bool:

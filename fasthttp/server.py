@@ -11,7 +11,6 @@ import itertools
 import logging
 import math
 import os
-import select
 import signal
 import socket
 import struct
@@ -21,7 +20,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ._transport import Connections
+from ._transport import Connections, EpollPoller, Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,7 +48,7 @@ SO_DETACH_FILTER = 27
 
 
 class SelectorPoller:
-    """The calls of `select.epoll` the loop needs, on any POSIX system."""
+    """The calls of `EpollPoller`, on any POSIX system."""
 
     def __init__(self) -> None:
         import selectors
@@ -67,12 +66,11 @@ class SelectorPoller:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
-    def poll(self, timeout: float, _limit: int) -> list[tuple[int, int]]:
+    def poll(self, timeout: float, events: Events) -> None:
         ready = self._selector.select(None if timeout < 0 else timeout)
-        return [
-            (key.fd, (events & 1) * READABLE | (events >> 1) * WRITABLE)
-            for key, events in ready
-        ]
+        events.clear()
+        for key, found in ready:
+            events.add(key.fd, (found & 1) * READABLE | (found >> 1) * WRITABLE)
 
     def close(self) -> None:
         self._selector.close()
@@ -83,8 +81,8 @@ class SelectorPoller:
 
 
 def make_poller() -> Any:
-    """The system's best poller behind `select.epoll`'s calls."""
-    return select.epoll() if hasattr(select, "epoll") else SelectorPoller()
+    """The system's best poller."""
+    return EpollPoller() if sys.platform == "linux" else SelectorPoller()
 
 
 class TimerHandle:
@@ -230,10 +228,12 @@ class AsyncSocketServer:
         connections = self._connections
         connections.enter()
         poll, dispatch = self._poller.poll, connections.dispatch
+        events = Events(MAX_EVENTS)
         timeout = 0.0
         try:
             while self._running:
-                now = dispatch(poll(timeout, MAX_EVENTS))
+                poll(timeout, events)
+                now = dispatch(events)
                 if self._calls:
                     self._run_calls()
                 if now >= self._due:
@@ -303,7 +303,7 @@ class AsyncSocketServer:
         self._running = False
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
-        self._connections.handlers[fd] = handler
+        self._connections.set_handler(fd, handler)
         self._poller.register(fd, READABLE)
 
     def _listen(self, listener: socket.socket) -> None:
@@ -316,7 +316,7 @@ class AsyncSocketServer:
     def _unlisten(self, listener: socket.socket) -> None:
         if listener in self._listening:
             fd = self._listening.pop(listener)
-            del self._connections.handlers[fd]
+            self._connections.set_handler(fd, None)
             with contextlib.suppress(OSError):  # the program has closed it
                 self._poller.unregister(fd)
 

@@ -31,6 +31,8 @@ from fakes import (
 )
 
 from fasthttp import AsyncSocketServer, BaseProtocol
+from fasthttp import server as server_module
+from fasthttp._transport import Connections, EpollPoller, Events
 
 HIGH_WATER = 65536
 LOW_WATER = 16384
@@ -898,3 +900,75 @@ def test_many_messages_cost_in_proportion(link):
     in_loop(server, send)
     assert read_exactly(peer, count) == b"x" * count
     assert time.process_time() - began < 10
+
+
+# The pollers.
+
+
+@pytest.fixture
+def loop():
+    """A poller and the connections that its events are handed to."""
+    poller = server_module.make_poller()
+    yield poller, Connections(None, poller, 1, 0, 0, 0)
+    poller.close()
+
+
+def test_what_has_no_room_comes_with_the_next_poll(loop, stack):
+    poller, connections = loop
+    called = []
+    for _ in range(3):
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        poller.register(ours.fileno(), 1)
+        connections.set_handler(ours.fileno(), lambda s=ours: called.append(s))
+        theirs.send(b"x")
+    events = Events(2)
+    for expected in (2, 3):
+        poller.poll(1, events)
+        connections.dispatch(events)
+        for ready in called:
+            poller.modify(ready.fileno(), 0)
+        assert len(set(called)) == len(called) == expected
+    poller.poll(0.001, events)
+    connections.dispatch(events)
+    assert len(called) == 3
+
+
+def test_what_is_not_watched_any_more_is_not_told(loop, stack):
+    poller, connections = loop
+    called = []
+    ours, theirs = map(stack.enter_context, socket.socketpair())
+    connections.set_handler(ours.fileno(), lambda: called.append("read"))
+    events = Events(1)
+    theirs.send(b"x")
+    poller.register(ours.fileno(), 1)
+    poller.poll(1, events)
+    connections.set_handler(ours.fileno(), None)
+    connections.dispatch(events)
+    poller.unregister(ours.fileno())
+    poller.poll(0, events)
+    connections.set_handler(ours.fileno(), lambda: called.append("again"))
+    connections.dispatch(events)
+    assert called == []
+
+
+def test_no_descriptor(loop):
+    with pytest.raises(ValueError, match="-1 is no descriptor"):
+        loop[1].set_handler(-1, print)
+
+
+def test_epoll_tells_what_the_system_refuses(stack):
+    poller = EpollPoller()
+    ours, _ = map(stack.enter_context, socket.socketpair())
+    with pytest.raises(FileNotFoundError):
+        poller.modify(ours.fileno(), 1)
+    with pytest.raises(FileNotFoundError):
+        poller.unregister(ours.fileno())
+    poller.register(ours.fileno(), 1)
+    with pytest.raises(FileExistsError):
+        poller.register(ours.fileno(), 1)
+    poller.close()
+    poller.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        poller.poll(0, Events(1))
+    with pytest.raises(TypeError):
+        poller.poll(0, None)
