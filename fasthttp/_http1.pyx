@@ -568,7 +568,6 @@ cdef class HttpProtocol(BaseProtocol):
         self.abandon_request()
         cdef ResponseSerializer out = self.context.serializer
         cdef bytes text = f"{detail}\n".encode()
-        out.size = 0
         out.write_head(
             status, BUSY if status == 503 else PLAIN_TEXT, 1,
             self.parser.head.is_head, False, len(text)
@@ -588,7 +587,6 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, object headers, long long length
     ) except -1:
         cdef ResponseSerializer out = self.context.serializer
-        out.size = 0
         self.write_head(status, headers, length)
         return self.transport.write_raw(out.data, out.size)
 
@@ -617,7 +615,6 @@ cdef class HttpProtocol(BaseProtocol):
         """Head and whole body in one go."""
         cdef ResponseSerializer out = self.context.serializer
         cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
-        out.size = 0
         self.write_head(status, headers, size)
         if (
             size <= COPY_MAX and self.framing == LENGTH

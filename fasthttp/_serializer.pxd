@@ -17,10 +17,19 @@ cdef enum Role:
 
 cdef enum:
     KNOWN_SLOTS = 64
+    KNOWN_LINE = 96
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
+
+# A field's name that came before, and the last line made of it.
+cdef struct Known:
+    PyObject *name
+    PyObject *value             # NULL: none, or it is not sent as it is
+    Role role
+    Py_ssize_t size
+    char line[KNOWN_LINE]
 
 
 cdef class ResponseSerializer:
@@ -32,8 +41,7 @@ cdef class ResponseSerializer:
     cdef object _last_status    # applications pass the same str again
     cdef int _last_code
     cdef bytes _status_line
-    cdef PyObject *_known[KNOWN_SLOTS]
-    cdef Role _roles[KNOWN_SLOTS]
+    cdef Known _known[KNOWN_SLOTS]
     cdef char _date[38]         # "Date: " and IMF-fixdate and CR LF
 
     # What the last head said.
@@ -52,7 +60,13 @@ cdef class ResponseSerializer:
     cdef int _write_status(self, object status) except -1
     cdef int _write_field(self, object field, int *seen) except -1
     cdef int _refuse_value(self, object field) except -1
-    cdef Role _role_of(self, PyObject *name) except? NO_ROLE
+    cdef Role _learn_name(
+        self, Known *known, object name
+    ) except? NO_ROLE
+    cdef int _learn_value(
+        self, Known *known, object value, Py_ssize_t start
+    ) except -1
+    cdef void _forget(self, Known *known) noexcept
     cdef bint _act_on(
         self, Role role, object value, const char *text, Py_ssize_t size,
         int *seen
@@ -60,6 +74,5 @@ cdef class ResponseSerializer:
     cdef int _take_length(
         self, const char *text, Py_ssize_t size, int *seen
     ) except -1
-    cdef int _write_number(self, const char *name, long long value) except -1
-    cdef int _write_date(self) except -1
+    cdef const char *_date_field(self) noexcept
     cdef char *_reserve(self, Py_ssize_t size) except NULL

@@ -23,6 +23,8 @@ cdef extern from "Python.h":
     PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
     void Py_INCREF(object)
     void Py_XDECREF(PyObject *)
+    # Of a pointer: as an object it would be held once more while counted.
+    Py_ssize_t Py_REFCNT(PyObject *)
     int PyUnicode_KIND(object)
     const char *PyUnicode_DATA "(const char *)PyUnicode_DATA" (object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
@@ -35,8 +37,8 @@ cdef extern from "_scan.h":
 cdef enum:
     FIRST_ROOM = 1024
     DATE_SIZE = 37
-
-    KNOWN_LENGTH = 64
+    # Date, Content-Length of 19 digits, Transfer-Encoding, Connection
+    OWN_FIELDS = 128
 
 # Fields of the application's that change what is written besides.
 cdef enum:
@@ -95,13 +97,12 @@ cdef class ResponseSerializer:
         cdef int slot
         PyMem_Free(self.data)
         for slot in range(KNOWN_SLOTS):
-            Py_XDECREF(self._known[slot])
+            self._forget(&self._known[slot])
 
     def head(
         self, status, headers, *, str version="1.1", str method="GET",
         bint keep_alive=True, length=None
     ):
-        self.size = 0
         self.write_head(
             status, headers, version != "1.0", method == "HEAD", keep_alive,
             -1 if length is None else length
@@ -123,54 +124,54 @@ cdef class ResponseSerializer:
         self, object status, object headers, int minor, bint is_head,
         bint keep_alive, long long length,
     ) except -1:
-        """Append status line and fields; decide framing and persistence.
+        """Begin with status line and fields; decide framing, persistence.
 
         `length` is the body's size where it is known, else -1.
         """
         cdef int seen = 0
-        cdef Py_ssize_t start = self.size
         cdef bint bodiless
-        try:
-            self._write_status(status)
-            for field in headers:
-                self._write_field(field, &seen)
-        except BaseException:
-            self.size = start
-            raise
+        cdef char *to
+        self.size = 0
+        self._write_status(status)
+        for field in headers:
+            self._write_field(field, &seen)
+        to = self._reserve(PyBytes_GET_SIZE(self.server) + OWN_FIELDS)
         if not seen & SEEN_SERVER:
-            self.append(
-                PyBytes_AS_STRING(self.server), PyBytes_GET_SIZE(self.server)
+            to = put(
+                to, PyBytes_AS_STRING(self.server),
+                PyBytes_GET_SIZE(self.server)
             )
         if not seen & SEEN_DATE:
-            self._write_date()
+            to = put(to, self._date_field(), DATE_SIZE)
         # RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5
         bodiless = self.status in (204, 205, 304)
         if self.status == 205:
             self.length = 0
-            self._write_number(b"Content-Length: ", 0)
+            to = put_length(to, 0)
         elif seen & SEEN_LENGTH:
             if self.status != 204:
-                self._write_number(b"Content-Length: ", self.length)
+                to = put_length(to, self.length)
         else:
             self.length = length
             if length >= 0 and not bodiless:
-                self._write_number(b"Content-Length: ", length)
+                to = put_length(to, length)
         if bodiless or is_head:
             self.framing = NO_BODY
         elif self.length >= 0:
             self.framing = LENGTH
         elif minor:
             self.framing = CHUNKED
-            self.append(b"Transfer-Encoding: chunked\r\n", 28)
+            to = put(to, b"Transfer-Encoding: chunked\r\n", 28)
         else:
             self.framing = UNTIL_CLOSE
             keep_alive = False
         self.keep_alive = keep_alive and not seen & SEEN_CLOSE
         if not self.keep_alive:
-            self.append(b"Connection: close\r\n", 19)
+            to = put(to, b"Connection: close\r\n", 19)
         elif not minor:
-            self.append(b"Connection: keep-alive\r\n", 24)
-        return self.append(b"\r\n", 2)
+            to = put(to, b"Connection: keep-alive\r\n", 24)
+        self.size = put(to, b"\r\n", 2) - self.data
+        return 0
 
     cdef int write_chunk_size(self, Py_ssize_t size) except -1:
         cdef char text[18]
@@ -241,38 +242,56 @@ cdef class ResponseSerializer:
 
     cdef int _write_field(self, object field, int *seen) except -1:
         cdef PyObject *name
-        cdef object value
+        cdef PyObject *value
+        cdef Known *known
         cdef const char *text
-        cdef Py_ssize_t name_size, size
+        cdef Py_ssize_t start, size
         cdef char *to
         cdef int high = 0
         cdef Role role
         if type(field) is not tuple or PyTuple_GET_SIZE(field) != 2:
             raise AppError(f"not a (name, value) tuple: {field!r}")
         name = PyTuple_GET_ITEM(field, 0)
-        value = (<tuple>field)[1]
-        role = self._role_of(name)
-        if not PyUnicode_Check(value) or PyUnicode_KIND(value) != 1:
+        value = PyTuple_GET_ITEM(field, 1)
+        known = &self._known[(<size_t>name >> 4) % KNOWN_SLOTS]
+        if known.name == name:
+            if known.value == value:
+                memcpy(self._reserve(KNOWN_LINE), known.line, KNOWN_LINE)
+                self.size += known.size
+                return 0
+            role = known.role
+        else:
+            role = self._learn_name(known, <object>name)
+        if not PyUnicode_Check(<object>value) or (
+            PyUnicode_KIND(<object>value) != 1
+        ):
             return self._refuse_value(field)
-        text = PyUnicode_DATA(value)
-        size = PyUnicode_GET_LENGTH(value)
+        text = PyUnicode_DATA(<object>value)
+        size = PyUnicode_GET_LENGTH(<object>value)
         if fh_value_end(
             <const byte *>text, <const byte *>text + size, &high
         ) != <const byte *>text + size:
             return self._refuse_value(field)
-        if role != PLAIN and self._act_on(role, value, text, size, seen):
+        if role != PLAIN and self._act_on(
+            role, <object>value, text, size, seen
+        ):
             return 0
-        name_size = PyUnicode_GET_LENGTH(<object>name)
-        to = self._reserve(name_size + size + 4)
-        memcpy(to, PyUnicode_DATA(<object>name), name_size)
-        to += name_size
-        to[0] = c":"
-        to[1] = c" "
-        memcpy(to + 2, text, size)
-        to += size + 2
-        to[0] = c"\r"
-        to[1] = c"\n"
-        self.size += name_size + size + 4
+        start = self.size
+        to = self._reserve(
+            PyUnicode_GET_LENGTH(<object>name) + size + 4
+        )
+        to = put(
+            to, PyUnicode_DATA(<object>name),
+            PyUnicode_GET_LENGTH(<object>name)
+        )
+        to = put(to, b": ", 2)
+        to = put(to, text, size)
+        self.size = put(to, b"\r\n", 2) - self.data
+        # Others hold it too (the loop and a list are two): it comes again.
+        if role == PLAIN and known.name == name and (
+            Py_REFCNT(<PyObject *>field) > 2 or Py_REFCNT(value) > 1
+        ):
+            self._learn_value(known, <object>value, start)
         return 0
 
     cdef int _refuse_value(self, object field) except -1:
@@ -281,25 +300,42 @@ cdef class ResponseSerializer:
             f"control or a character outside latin-1: {field[1]!r}"
         )
 
-    cdef Role _role_of(self, PyObject *name) except? NO_ROLE:
+    cdef Role _learn_name(
+        self, Known *known, object name
+    ) except? NO_ROLE:
         """Check a name; applications pass the same objects again and again.
 
         Measured: 150 instructions for a name such as Content-Type, 10 when
         it is known by its identity. The table holds a reference to each.
         """
-        cdef size_t slot = (<size_t>name >> 4) % KNOWN_SLOTS
-        cdef object text
-        cdef Role role
-        if self._known[slot] == name:
-            return self._roles[slot]
-        text = <object>name
-        role = role_of(text)
-        if PyUnicode_CheckExact(text) and len(text) <= KNOWN_LENGTH:
-            Py_XDECREF(self._known[slot])
-            Py_INCREF(text)
-            self._known[slot] = name
-            self._roles[slot] = role
+        cdef Role role = role_of(name)
+        if PyUnicode_CheckExact(name) and len(name) <= KNOWN_LINE:
+            self._forget(known)
+            Py_INCREF(name)
+            known.name = <PyObject *>name
+            known.role = role
         return role
+
+    cdef int _learn_value(
+        self, Known *known, object value, Py_ssize_t start
+    ) except -1:
+        """Keep the line made of a name and a value.
+
+        Measured: 140 instructions for a field, 30 for a line that is known.
+        """
+        cdef Py_ssize_t size = self.size - start
+        if size <= KNOWN_LINE and PyUnicode_CheckExact(value):
+            Py_XDECREF(known.value)
+            Py_INCREF(value)
+            known.value = <PyObject *>value
+            known.size = size
+            memcpy(known.line, self.data + start, size)
+        return 0
+
+    cdef void _forget(self, Known *known) noexcept:
+        Py_XDECREF(known.name)
+        Py_XDECREF(known.value)
+        known.name = known.value = NULL
 
     cdef bint _act_on(
         self, Role role, object value, const char *text, Py_ssize_t size,
@@ -339,22 +375,7 @@ cdef class ResponseSerializer:
         self.length = length
         return 0
 
-    cdef int _write_number(self, const char *name, long long value) except -1:
-        cdef char text[40]
-        cdef int at = 38
-        text[38] = c"\r"
-        text[39] = c"\n"
-        while True:
-            at -= 1
-            text[at] = <char>(c"0" + value % 10)
-            value //= 10
-            if value == 0:
-                break
-        at -= 16
-        memcpy(text + at, name, 16)
-        return self.append(text + at, 40 - at)
-
-    cdef int _write_date(self) except -1:
+    cdef const char *_date_field(self) noexcept:
         """RFC 9110 section 5.6.7: IMF-fixdate, made once a second."""
         cdef time_t now = time(NULL)
         cdef tm parts
@@ -374,7 +395,26 @@ cdef class ResponseSerializer:
             two_digits(to + 29, parts.tm_sec, c" ")
             memcpy(to + 32, b"GMT\r\n", 5)
             self._second = now
-        return self.append(self._date, DATE_SIZE)
+        return to
+
+
+cdef inline char *put(char *to, const char *data, Py_ssize_t size) noexcept:
+    memcpy(to, data, size)
+    return to + size
+
+
+cdef inline char *put_length(char *to, long long value) noexcept:
+    cdef char text[20]
+    cdef int at = 20
+    while True:
+        at -= 1
+        text[at] = <char>(c"0" + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    to = put(to, b"Content-Length: ", 16)
+    to = put(to, text + at, 20 - at)
+    return put(to, b"\r\n", 2)
 
 
 cdef inline void two_digits(char *to, int value, char after) noexcept:

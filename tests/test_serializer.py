@@ -565,6 +565,43 @@ def test_heads_of_all_sizes(serializer):
         ]
 
 
+@pytest.mark.parametrize("size", [1, 84, 85, 90, 200])
+def test_a_field_that_comes_again(serializer, size):
+    """What is kept of it is right for these very objects only."""
+    name = "".join(["X-Kept", ""])
+    one, other = ("a" * size, "b" * (size // 2))
+    for value in (one, one, other, one, other, other, f"{other}c", one):
+        expected = [f"{name}: {value}", "Content-Length: 0"]
+        assert fields_of(serializer, headers=[(name, value)], length=0) == (
+            expected
+        )
+        for bad in (f"{value}\n", f"{value}\u0100", None):
+            with pytest.raises(AppError):
+                serializer.head(200, [(name, bad)])
+
+
+def test_a_kept_field_still_acts(serializer):
+    headers = [("Date", "now"), ("Server", "us"), ("Content-Length", "7")]
+    for _ in range(3):
+        head = serializer.head(200, headers, length=5)
+        assert serializer.length == 7
+        assert lines_of(head)[1] == [
+            "Date: now",
+            "Server: us",
+            "Content-Length: 7",
+        ]
+        assert fields_of(serializer, headers=[], length=5) == [
+            "Content-Length: 5"
+        ]
+
+
+def test_a_field_is_not_kept_for_another_of_its_address(serializer):
+    for number in range(1000):
+        value = f"value {number}"
+        fields = fields_of(serializer, headers=[("X", value)], length=0)
+        assert fields[0] == f"X: {value}"
+
+
 def test_no_memory_is_left_behind():
     def round_trip():
         serializer = ResponseSerializer()
