@@ -33,6 +33,7 @@ cdef class Connections:
     cdef public Py_ssize_t max_queued
     cdef public long long max_held
     cdef readonly long long held    # of all queues, in memory
+    cdef public double linger_total
     cdef public bint notify_closed
     cdef object _poller
     cdef list _dirty

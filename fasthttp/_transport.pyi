@@ -45,6 +45,7 @@ class Connections:
     write_timeout: float
     max_queued: int
     max_held: int
+    linger_total: float
     notify_closed: bool
     def __new__(
         cls,

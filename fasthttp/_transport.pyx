@@ -206,6 +206,7 @@ cdef class Connections:
         self.write_timeout = write_timeout
         self.max_queued = max_queued
         self.max_held = max_held
+        self.linger_total = LINGER_TOTAL
         self._poller = poller
         self._dirty = []
         self._rx_size = rx_size
@@ -825,7 +826,7 @@ cdef class Transport(BaseTransport):
     cdef int linger(self) except -1:
         self._flags |= LINGERING
         self._flags &= ~(PAUSED | THROTTLED)
-        self._linger_until = self._owner.now + LINGER_TOTAL
+        self._linger_until = self._owner.now + self._owner.linger_total
         self._deadline = self._owner.now + LINGER_IDLE
         if shutdown(self._fd, SHUT_WR) < 0:
             self._flags |= BROKEN

@@ -404,7 +404,8 @@ cdef class WsgiCall:
     """One request in the application: from its call to close()."""
 
     cdef WsgiGateway gateway
-    cdef WsgiProtocol protocol      # None once the client is gone
+    cdef WsgiProtocol protocol      # None once nothing more is sent
+    cdef WsgiProtocol answered      # whose next request waits for close()
     cdef dict environ
     cdef RequestBody body
     cdef str status
@@ -655,7 +656,18 @@ cdef class WsgiCall:
         # What the queue has not sent yet has its own hold on the file.
         self.spill = None
         if self.thread is not None:
-            self.protocol = protocol.call = None
+            self.protocol = None
+            self.answered = protocol
+            # Where another request may come, it waits for close().
+            if not protocol.persist:
+                self.let_go()
+        return 0
+
+    cdef int let_go(self) except -1:
+        """The connection is free for its next request, or for its end."""
+        cdef WsgiProtocol protocol = self.answered
+        if protocol is not None:
+            self.answered = protocol.call = None
             protocol.next_request()
         return 0
 
@@ -794,6 +806,7 @@ cdef class ThreadPool:
     def release(self, PoolThread thread, WsgiCall call):
         if call.done:
             self.calls.discard(call)
+            call.let_go()
         if thread.pending:
             thread.jobs.put(thread.pending.popleft())
         elif self.waiting:

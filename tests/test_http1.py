@@ -1049,6 +1049,40 @@ def test_the_access_log_of_faults(error_log):
     assert [call[1:4] for call in calls] == [("GET / HTTP/1.1", 200, 5)]
 
 
+REFUSED_LINES = {
+    b"@ / HTTP/1.1\r\n": "400: the method is not a token; at byte 0 of "
+    r"b'@ / HTTP/1.1\r\n'",
+    b"GET /\xff\n": "400: a byte that no request target may hold; at byte 5 of "
+    r"b'GET /\xff\n'",
+    b"\x16\x03\x01\x02\x00\x01": "400: the method is not a token; at byte 0 of "
+    r"b'\x16\x03\x01\x02\x00\x01' - the client speaks TLS",
+    post(b"", length=99): "413: limit",
+}
+
+
+@pytest.mark.parametrize("sent", REFUSED_LINES)
+def test_what_is_refused_is_logged_in_one_line(sent, error_log):
+    Connection(limit_request_body=9).feed(sent)
+    (line,) = error_log.messages
+    expected = REFUSED_LINES[sent].replace("limit", "")
+    assert line.startswith(f"('192.0.2.1', 4711): refused with {expected}")
+    assert "\n" not in line
+    assert len(line) < 400
+
+
+def test_refusals_are_logged_once_a_second(monkeypatch, error_log):
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    first = Connection().feed(b"nonsense\r\n")
+    for _ in range(5):
+        Connection(beside=first).feed(b"nonsense\r\n" * 1000)
+    assert len(error_log.messages) == 1
+    now[0] += 1.1
+    Connection(beside=first).feed(b"nonsense\r\n")
+    assert len(error_log.messages) == 2
+    assert error_log.messages[1].endswith("(5 more since)")
+
+
 def test_the_access_log_may_be_a_function():
     calls = []
 

@@ -569,13 +569,36 @@ def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
 
 
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
-def test_lingering_ends_without_the_peer(link):
+@pytest.mark.parametrize("late", [b"", b"what nobody wants"])
+def test_lingering_ends_without_the_peer(link, late):
     server, peer, probe = link()
     in_loop(server, probe.trans.close_lingering)
     assert read_all(peer) == b""
-    peer.sendall(b"what nobody wants")
+    peer.sendall(late)
     count_polls(server, 0.4)
     assert probe.calls == ["new"]
+    probe.wait_for("closed")
+
+
+def test_lingering_ends_though_the_peer_goes_on(link):
+    class Closing(Probe):
+        def on_data_received(self, data):
+            self.trans.close_lingering()
+
+    server, peer, probe = link(Closing)
+    server._connections.linger_total = 0.5
+    peer.sendall(b"x")
+    assert read_all(peer) == b""
+    began = time.monotonic()
+
+    def go_on():
+        while time.monotonic() < began + 5:
+            peer.sendall(b"more")
+            time_passes(server, 0.05)
+
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        go_on()
+    assert time.monotonic() > began + 0.3
     probe.wait_for("closed")
 
 

@@ -1102,6 +1102,32 @@ def test_close_comes_before_the_next_request_in_the_loop(connect):
     assert order[:6] == ["call", "close"] * 3
 
 
+@pytest.mark.parametrize("blocks", [[b"a"], [BLOCK] * 40])
+def test_close_comes_before_the_next_request_in_the_pool(serve, blocks):
+    """Though another thread has time for it."""
+    order = []
+    go_on = threading.Event()
+
+    class Slow(Body):
+        def close(self):
+            assert go_on.wait(PATIENCE)
+            order.append("close")
+
+    def app(environ, start_response):
+        order.append(environ["PATH_INFO"])
+        start_response("200 OK", TEXT)
+        return Slow(*blocks) if environ["PATH_INFO"] == "/first" else []
+
+    address = serve(app, threads=2)
+    with Connection(address) as client, Connection(address) as other:
+        client.request("/first").request("/second")
+        assert client.response().body == b"".join(blocks)
+        assert other.get("/other").status == 200
+        go_on.set()
+        assert client.response().status == 200
+    assert order == ["/first", "/other", "close", "/second"]
+
+
 def test_close_when_the_client_leaves_during_the_call(serve):
     entered, go_on = threading.Event(), threading.Event()
     body = Body(b"body")
