@@ -1,5 +1,6 @@
 """Each case of the corpus, fed in every way; h11 as a second opinion."""
 
+import dataclasses
 import re
 
 import h11
@@ -15,6 +16,8 @@ from feeding import (
     read_cases,
     read_with_h11,
 )
+
+from fasthttp import Config
 
 VALID = read_cases("valid")
 INVALID = read_cases("invalid")
@@ -143,13 +146,20 @@ SHORT = {
     "Q": "test_parser_properties",
     "S": "test_serializer",
     "H": "test_http1",
+    "T": "test_transport",
+    "W": "test_wsgi",
+    "L": "test_server",
+    "G": "test_graceful",
+    "F": "test_faults",
+    "K": "test_clients",
+    "R": "test_peers",
 }
 
 
 def test_the_conformance_table_names_tests():
     text = (CORPUS.parent.parent / "docs" / "conformance.md").read_text()
-    references = re.findall(r"`([CPQSH]):([^`]+)`", text)
-    assert len(references) > 80
+    references = re.findall(r"`([A-Z]):([^`]+)`", text)
+    assert len(references) > 120
     for short, name in references:
         if short == "C":
             start = ": ".join(name.split("/", 1))
@@ -158,3 +168,12 @@ def test_the_conformance_table_names_tests():
         else:
             source = (CORPUS.parent / f"{SHORT[short]}.py").read_text()
             assert f"def {name}" in source, name
+
+
+def test_the_conformance_table_names_each_limit():
+    text = (CORPUS.parent.parent / "docs" / "conformance.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\d^]+) \|", text, re.M))
+    for option in dataclasses.fields(Config):
+        if re.match("limit_|body_|.*_timeout$|keep_alive", option.name):
+            base, _, power = told[option.name].partition("^")
+            assert int(base) ** int(power or 1) == option.default, option.name

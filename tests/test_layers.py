@@ -67,6 +67,7 @@ def test_no_line_exceeds_80_columns():
     root = PACKAGE.parent
     patterns = (
         "*.md",
+        "docs/*.md",
         "*.toml",
         "Makefile",
         ".ci/run",
@@ -78,6 +79,7 @@ def test_no_line_exceeds_80_columns():
             for place in ("tests", "bench", "fuzz")
             for kind in ("py", "pyx", "c", "h", "sh", "lua", "md")
         ),
+        *(f"tests/peers/*.{kind}" for kind in ("cfg", "conf", "go", "mjs")),
     )
     long = [
         f"{path.relative_to(root)}:{number}"
