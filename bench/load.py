@@ -16,6 +16,7 @@ from workloads import IDLE_CONNECTIONS, WrongAnswerError
 LUA = Path(__file__).resolve().parent / "lua"
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_SECONDS = 5
+FILLING_SECONDS = 30
 START_SECONDS = 15
 NOISY = 0.05
 TOO_MANY_FOR_A_TICK = 5000
@@ -111,10 +112,16 @@ class Load:
         # Memory stays with the process: the next round would show no growth.
         running.rested = running.rested or _memory(pid, "VmRSS")
         with ExitStack() as stack:
-            idle = [
-                stack.enter_context(_idle_connection(running.port))
-                for _ in range(IDLE_CONNECTIONS)
-            ]
+            idle = []
+            deadline = time.monotonic() + FILLING_SECONDS
+            while len(idle) < IDLE_CONNECTIONS:
+                if time.monotonic() > deadline:
+                    raise WrongAnswerError(
+                        f"takes {len(idle):,} connections in "
+                        f"{FILLING_SECONDS} s"
+                    )
+                client = stack.enter_context(_idle_connection(running.port))
+                idle.append(client)
             grown = _memory(pid, "VmRSS") - running.rested
             figures = self.run(workload, running)
             if (left := sum(map(_is_open, idle))) < IDLE_CONNECTIONS:
