@@ -1,12 +1,11 @@
 """Tables and plots from the results of compare.py.
 
 `python bench/report.py` prints the tables again; `--publish` puts them, the
-plots and the micro-benchmarks' figures into README.md and docs/.
+plots and what the micro-benchmarks gave into docs/ and README.md.
 """
 
 import argparse
 import json
-import re
 import statistics
 from pathlib import Path
 
@@ -133,6 +132,7 @@ def markdown(results):
     """The whole report."""
     compared = standings(results)
     parts = [
+        "# Results\n",
         conditions(results),
         "## Servers\n\n" + _servers(results["servers"]),
         "## Summary\n\n" + summary(compared),
@@ -273,9 +273,10 @@ def micro(measured):
     return _table(["ns for one of", *contenders], rows)
 
 
-def draw(results, directory):
-    """Write summary.svg and one SVG for each workload."""
+def write(results, directory):
+    """Write results.md, summary.svg and one SVG for each workload."""
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.md").write_text(markdown(results))
     compared = standings(results)
     plots.summary(list(compared.values()), directory / "summary.svg")
     for name, standing in compared.items():
@@ -283,45 +284,19 @@ def draw(results, directory):
             plots.workload(standing, directory / f"{name}.svg")
 
 
-def write(results, directory):
-    """Write results.md and the plots."""
-    draw(results, directory)
-    (directory / "results.md").write_text(markdown(results))
-
-
 def publish(results, measured):
-    """Put everything where the documents have marked the place."""
-    compared = standings(results)
-    brief = conditions(results) + "\n" + summary(compared)
-    details = "\n".join(
-        f"### {standing.title}\n\n![{name}](plots/{name}.svg)\n\n"
-        + _detail(standing)
-        for name, standing in compared.items()
-        if standing.timed
-    )
-    _fill(PROJECT / "README.md", summary=brief)
-    _fill(
-        DOCS / "performance.md",
-        summary=brief,
-        overview=_overview(results, compared),
-        servers=_servers(results["servers"]),
-        details=details,
-        micro=micro(measured),
-    )
-    draw(results, DOCS / "plots")
-
-
-def _fill(path, **figures):
-    """Replace what stands between <!-- name --> and <!-- end name -->."""
-    text = path.read_text()
-    for name, table in figures.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
-        place = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
-        if not place.search(text):
-            raise ValueError(f"{path} has no place for {name}")
-        filled = f"{start}\n{table}\n{end}"
-        text = place.sub(lambda _, filled=filled: filled, text)
-    path.write_text(text)
+    """Renew docs/figures and the summaries in README.md and docs."""
+    write(results, DOCS / "figures")
+    with open(DOCS / "figures" / "results.md", "a") as report:
+        report.write("\n## Parsing and serializing\n\n" + micro(measured))
+    table = conditions(results) + "\n" + summary(standings(results))
+    for path in (PROJECT / "README.md", DOCS / "performance.md"):
+        before, rest = path.read_text().split("<!-- summary -->\n")
+        after = rest.partition("<!-- end summary -->\n")[2]
+        path.write_text(
+            f"{before}<!-- summary -->\n\n{table}\n"
+            f"<!-- end summary -->\n{after}"
+        )
 
 
 def main():
