@@ -8,6 +8,7 @@ import datetime
 import fcntl
 import http.client
 import json
+import math
 import os
 import platform
 import resource
@@ -116,9 +117,9 @@ class Comparison:
         progress = Progress(runs, self.options.seconds * OVERHEAD)
         print(
             f"{pairs} pairs of server and workload, {self.options.rounds} "
-            f"rounds of {self.options.seconds} s:\nsome "
-            f"{progress.expected / 60:.0f} minutes, more if the machine is "
-            "not quiet. Installing what is missing first.",
+            f"rounds of {self.options.seconds} s: some "
+            f"{math.ceil(progress.expected / 60)} minutes, more if the\n"
+            "machine is not quiet. Installing what is missing first.",
             file=sys.stderr,
         )
         self._prepare()
