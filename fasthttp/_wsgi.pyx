@@ -495,6 +495,7 @@ cdef class WsgiCall:
         self.environ = None
         self.iterable = result
         if not self.started:
+            self.lazy = type(result) is not list and type(result) is not tuple
             if type(result) is list and len(<list>result) == 1:
                 self.require_start()
                 return self.emit(
@@ -502,7 +503,6 @@ cdef class WsgiCall:
                 )
             if type(result) is FileWrapper and self.emit_file(result):
                 return 0
-            self.lazy = type(result) is not list and type(result) is not tuple
             if not self.lazy:
                 self.require_start()
                 self.start(sum([len(as_bytes(part)) for part in result]))
@@ -658,8 +658,9 @@ cdef class WsgiCall:
         if self.thread is not None:
             self.protocol = None
             self.answered = protocol
-            # Where another request may come, it waits for close().
-            if not protocol.persist:
+            # Where another request may come, it waits for close(), which
+            # a list has not.
+            if not (protocol.persist and self.lazy):
                 self.let_go()
         return 0
 

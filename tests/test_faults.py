@@ -253,7 +253,7 @@ def spooled(site):
 def test_temporary_files_are_bounded_in_all(stack, threads):
     site = Site(
         stack, "--threads", threads, "--body-memory", "1000",
-        "--limit-spooled", "8500000",
+        "--limit-spooled", "8500000", "--limit-queued", "999999",
     )  # fmt: skip
     body = bytes(3_000_000)
     for _ in range(3):

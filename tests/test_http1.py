@@ -954,12 +954,16 @@ def test_more_than_the_content_length_is_cut(error_log):
     assert "more than its Content-Length" in error_log.messages[0]
 
 
-def test_more_than_the_content_length_at_once_is_cut(error_log):
+@pytest.mark.parametrize("size", [5, 20_000])
+def test_more_than_the_content_length_at_once_is_cut(error_log, size):
+    """Whether it is copied behind the head or sent from where it is."""
+    body = os.urandom(2 * size)
+
     def answer(self, request):
-        self.respond(200, [("Content-Length", "5")], b"123456789")
+        self.respond(200, [("Content-Length", str(size))], body)
 
     connection = Connection(answering(answer)).feed(GET + GET)
-    assert [each.body for each in connection.responses()] == [b"12345"] * 2
+    assert [each.body for each in connection.responses()] == [body[:size]] * 2
     assert "more than its Content-Length" in error_log.messages[0]
 
 
