@@ -11,6 +11,17 @@ cdef enum State:
     ENDED = 5           # nothing more is read or answered
 
 
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+
+cdef enum:
+    BLOCK_ORDERS = 6
+
+
+cdef class RequestBody
+
+
 cdef class Request(RequestHead):
     cdef readonly object remote
     cdef RequestBody _content
@@ -22,7 +33,10 @@ cdef class Store:
     cdef long long limit_spooled
     cdef long long memory
     cdef long long spooled
+    cdef PyObject *_spare[BLOCK_ORDERS]
 
+    cdef bytes new_block(self, Py_ssize_t size)
+    cdef int keep_block(self, RequestBody body) except -1
     cdef bint spool(self, Py_ssize_t size) noexcept
     cdef void give_back(self, long long memory, long long spooled) noexcept
 
@@ -44,6 +58,7 @@ cdef class RequestBody:
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int complete(self) except -1
     cdef int close(self) except -1
+    cdef int release(self) except -1
     cdef bytes content(self)
     cdef object stream(self)
 
@@ -60,7 +75,6 @@ cdef class HttpContext:
     cdef readonly Store store
     cdef double quiet_until
     cdef int unlogged
-
     cdef int log_refusal(self, object peer, object error) except -1
 
 

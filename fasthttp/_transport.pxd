@@ -69,6 +69,7 @@ cdef class Transport(BaseTransport):
 
     cdef int on_event(self, int mask) except -1
     cdef int receive(self) except -1
+    cdef int receive_no_more(self, ssize_t got) except -1
     cdef int settle(self) except -1
     cdef int press(self) except -1
     cdef int flush_shared(self) except -1

@@ -589,27 +589,43 @@ cdef class Transport(BaseTransport):
         cdef Connections owner = self._owner
         cdef char *data = owner._rx
         cdef Py_ssize_t size = owner._rx_size
+        cdef Py_ssize_t budget = TURN_BYTES
         cdef ssize_t got
         try:
             self._protocol.get_buffer(&data, &size)
-            got = recv(self._fd, data, size, 0)
-            if got > 0:
+            while True:
+                got = recv(self._fd, data, size, 0)
+                if got <= 0:
+                    self.receive_no_more(got)
+                    break
                 if self._flags & LINGERING:
                     self._deadline = min(
                         owner.now + LINGER_IDLE, self._linger_until
                     )
                 elif not self._flags & CLOSING:
                     self._protocol.data_received(data, got)
-            elif got == 0:
-                if self._flags & LINGERING:
-                    self._flags |= BROKEN
-                elif not self._flags & EOF_SEEN:
-                    self._flags |= EOF_SEEN
-                    self._protocol.eof_received()
-            elif errno != EAGAIN and errno != EINTR:
-                self._flags |= BROKEN
+                # What the protocol receives in place is read to its end.
+                budget -= got
+                if budget <= 0 or self._flags & (PAUSED | CLOSING | BROKEN):
+                    break
+                data = owner._rx
+                self._protocol.get_buffer(&data, &size)
+                if data == owner._rx:
+                    break
         except BaseException:
             self.fail("on_data_received")
+        return 0
+
+    cdef int receive_no_more(self, ssize_t got) except -1:
+        """The end, an error, or nothing more for now."""
+        if got == 0:
+            if self._flags & LINGERING:
+                self._flags |= BROKEN
+            elif not self._flags & EOF_SEEN:
+                self._flags |= EOF_SEEN
+                self._protocol.eof_received()
+        elif errno != EAGAIN and errno != EINTR:
+            self._flags |= BROKEN
         return 0
 
     cdef int settle(self) except -1:

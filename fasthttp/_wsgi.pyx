@@ -366,6 +366,8 @@ cdef class WsgiProtocol(HttpProtocol):
         call.environ = environ
         call.body = body
         self.call = call
+        # The application's alone: it ends, and what is in it, with the call.
+        environ = None
         if self.gateway.pool is None:
             call.run()
         else:
@@ -584,11 +586,18 @@ cdef class WsgiCall:
                     error_log.exception("exception in close() of a response")
         if self.body is not None:
             self.body.close()
+        return 0
+
+    cdef int release_body(self) except -1:
+        """In the loop's thread, after close()."""
+        if self.body is not None:
+            self.body.release()
             self.body = None
         return 0
 
     cdef int recycle(self) except -1:
         """Serve the next request too, unless somebody still holds on."""
+        self.release_body()
         self.protocol = None
         if (
             self.gateway._spare is None
@@ -807,6 +816,7 @@ cdef class ThreadPool:
     def release(self, PoolThread thread, WsgiCall call):
         if call.done:
             self.calls.discard(call)
+            call.release_body()
             call.let_go()
         if thread.pending:
             thread.jobs.put(thread.pending.popleft())

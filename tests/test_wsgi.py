@@ -458,6 +458,32 @@ def test_a_chunked_body_arrives_whole(connect, size):
     assert (got.status, got.body) == (200, body)
 
 
+BODY_SIZES = [1 << 20, 1 << 20, 700_000, 1 << 19, 40_000, 32_768, 1 << 20]
+
+
+def test_bodies_do_not_share_their_memory(connect):
+    """Large ones are received where others were before."""
+    kept = []
+
+    def app(environ, start_response):
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", TEXT)
+        if environ["PATH_INFO"] == "/keep":
+            kept.append(body)
+        return [b"%d" % hash(body)]
+
+    client = connect(app)
+    bodies = [
+        os.urandom(16) + bytes([number]) * size
+        for number, size in enumerate(BODY_SIZES * 2)
+    ]
+    for target in ("/", "/keep", "/"):
+        for body in bodies:
+            got = client.get(target, method="POST", body=body)
+            assert int(got.body) == hash(body)
+    assert kept == bodies
+
+
 def test_an_unread_body_is_no_part_of_the_next_request(connect):
     client = connect(answer([b"answer"]))
     body = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
