@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -42,6 +43,21 @@ enum { EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC };
 #define epoll_ctl(poll, what, fd, event) (errno = ENOSYS, -1)
 #define epoll_wait(poll, events, room, timeout) (errno = ENOSYS, -1)
 #endif
+
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
+
+/* Of what is written, the kernel is to hold at most so much unsent. */
+static inline int
+fh_bound_unsent(int fd, int size)
+{
+#ifdef TCP_NOTSENT_LOWAT
+    return setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &size, sizeof size);
+#else
+    return 0;
+#endif
+}
 
 static inline int
 fh_accept(int listener, struct sockaddr_storage *peer, socklen_t *size)

@@ -43,6 +43,7 @@ cdef class Connections:
     cdef char *_tx
     cdef Py_ssize_t _tx_used
     cdef Transport _current
+    cdef Py_ssize_t _blocked    # connections that wait to send
 
     cdef object handler_of(self, int fd)
     cdef int adopt(
@@ -81,6 +82,8 @@ cdef class Transport(BaseTransport):
     cdef bint has_unread_input(self) except -1
     cdef int mark_dirty(self) except -1
     cdef int watch(self) except -1
+    cdef int count_blocked(self, int change) except -1
+    cdef int bound_unsent(self) except -1
     cdef int linger(self) except -1
     cdef int finish(self) except -1
     cdef int fail(self, str where) except -1

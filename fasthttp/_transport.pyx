@@ -46,7 +46,7 @@ cdef extern from "_socket.h":
     struct linger_option "linger":
         int l_onoff
         int l_linger
-    int AF_INET, AF_INET6, MSG_NOSIGNAL, MSG_PEEK
+    int AF_INET, AF_INET6, MSG_MORE, MSG_NOSIGNAL, MSG_PEEK
     int SHUT_WR, SOL_SOCKET, SO_LINGER
     unsigned short ntohs(unsigned short)
     unsigned int ntohl(unsigned int)
@@ -58,6 +58,7 @@ cdef extern from "_socket.h":
     int shutdown(int, int) nogil
     int c_close "close"(int) nogil
     int setsockopt(int, int, int, const void *, socklen_t)
+    int fh_bound_unsent(int, int)
     int fh_accept(int, sockaddr_storage *, socklen_t *)
     ssize_t fh_sendfile(int, int, long long, size_t)
     double fh_monotonic()
@@ -90,6 +91,7 @@ cdef enum:
     DIRTY = 0x200     # in Connections._dirty
     RESET = 0x400     # close with RST
     LOST = 0x800      # the descriptor is somebody else's
+    BOUND = 0x1000    # the kernel holds little of what it has not sent
 
 cdef enum:
     HIGH_WATER = 65536
@@ -98,6 +100,10 @@ cdef enum:
     IOV_COUNT = 64
     TURN_BYTES = 4194304
     MESSAGE_COST = 512
+    # Of so many connections the kernel may hold much that is not yet sent.
+    # Measured, 1 MB a request: 215 us with 1 MB held, 350 us with 128 KB.
+    MANY_BLOCKED = 128
+    LITTLE_UNSENT = 131072
 
 # RFC 9112 section 9.6: how long to read on after the last answer.
 cdef double LINGER_IDLE = 2.0
@@ -727,6 +733,8 @@ cdef class Transport(BaseTransport):
         cdef FileSegment segment
         cdef object item
         cdef bint is_file
+        cdef int flags
+        self.bound_unsent()
         while self._queued and budget > 0:
             item = self._queue[self._first]
             is_file = type(item) is FileSegment
@@ -760,16 +768,19 @@ cdef class Transport(BaseTransport):
                 pieces[0].iov_base = <char *>pieces[0].iov_base + self._sent
                 pieces[0].iov_len -= self._sent
                 wanted -= self._sent
+                # A head leaves with the beginning of its file.
+                flags = MSG_NOSIGNAL
+                if type(item) is FileSegment:
+                    flags |= MSG_MORE
                 if count == 1:
                     sent = send(
-                        self._fd, pieces[0].iov_base, pieces[0].iov_len,
-                        MSG_NOSIGNAL
+                        self._fd, pieces[0].iov_base, pieces[0].iov_len, flags
                     )
                 else:
                     memset(&message, 0, sizeof(message))
                     message.msg_iov = pieces
                     message.msg_iovlen = count
-                    sent = sendmsg(self._fd, &message, MSG_NOSIGNAL)
+                    sent = sendmsg(self._fd, &message, flags)
             if sent < 0:
                 if errno == EINTR:
                     continue
@@ -781,12 +792,19 @@ cdef class Transport(BaseTransport):
             self.consume(sent)
             budget -= sent + count * MESSAGE_COST
             self._stalled_since = 0
-            # Of a file, a short count may also mean that it has ended.
-            if sent < wanted and not is_file:
+            # Should a file have ended instead, the next turn will see.
+            if sent < wanted:
                 self._flags |= BLOCKED
                 return 0
         if self._queued:
             self._flags |= BLOCKED
+        return 0
+
+    cdef int bound_unsent(self) except -1:
+        """Keep the kernel's memory small where many do not read."""
+        if self._owner._blocked >= MANY_BLOCKED and not self._flags & BOUND:
+            self._flags |= BOUND
+            fh_bound_unsent(self._fd, LITTLE_UNSENT)
         return 0
 
     cdef int consume(self, Py_ssize_t sent) except -1:
@@ -836,7 +854,14 @@ cdef class Transport(BaseTransport):
             error_log.error("%s: cannot be watched: %s", self._peername, error)
             self._flags |= BROKEN
             return self.finish()
+        self.count_blocked(-1)
         self._watched = wanted
+        self.count_blocked(1)
+        return 0
+
+    cdef int count_blocked(self, int change) except -1:
+        if self._watched > 0 and self._watched & OUT:
+            self._owner._blocked += change
         return 0
 
     cdef int linger(self) except -1:
@@ -892,6 +917,7 @@ cdef class Transport(BaseTransport):
         self._queued = 0
         owner.held -= self._held
         self._held = 0
+        self.count_blocked(-1)
         if owner.handler_of(self._fd) is self:
             owner.set_handler(self._fd, None)
         if self._watched >= 0 and not self._flags & LOST:

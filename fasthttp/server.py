@@ -41,7 +41,7 @@ MAX_BACKLOG = 65535
 SWEEP_INTERVAL = 0.25
 ACCEPT_PAUSE = 1.0
 WARN_INTERVAL = 60.0
-UNSENT_BYTES = 131072
+UNSENT_BYTES = 1048576
 HANDSHAKE_TIME = 0.05
 SO_ATTACH_FILTER = 26
 SO_DETACH_FILTER = 27
@@ -213,7 +213,7 @@ class AsyncSocketServer:
                     socket.IPPROTO_TCP, socket.TCP_NODELAY, True
                 )
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                    # Else the kernel holds megabytes for a slow reader.
+                    # Else the kernel holds more for each slow reader.
                     listener.setsockopt(
                         socket.IPPROTO_TCP,
                         socket.TCP_NOTSENT_LOWAT,

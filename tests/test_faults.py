@@ -260,10 +260,10 @@ def test_temporary_files_are_bounded_in_all(stack, threads):
         client = site.connect(receive_buffer=4096).request("/written")
         assert len(client.response().body) == 64 << 16
         assert client.get("/", method="POST", body=body).body == b"3000000"
-    half = site.connect().request("/", "Content-Length: 5000001", method="POST")
-    half.send(bytes(5_000_000))
+    half = site.connect().request("/", "Content-Length: 6000001", method="POST")
+    half.send(bytes(6_000_000))
     end = time.monotonic() + PATIENCE
-    while spooled(site) < 4_990_000:
+    while spooled(site) < 5_990_000:
         assert time.monotonic() < end
     refused = site.connect().request(
         "/", "Content-Length: 4000000", method="POST"
@@ -276,7 +276,7 @@ def test_temporary_files_are_bounded_in_all(stack, threads):
     stopped = site.connect(receive_buffer=4096).request("/written")
     site.command.wait_for_line(r"what write.. gave .*limit_spooled \(8500000")
     assert is_cut(stopped)
-    assert half.send(b"x").response().body == b"5000001"
+    assert half.send(b"x").response().body == b"6000001"
     assert half.get("/", method="POST", body=body).body == b"3000000"
 
 

@@ -312,6 +312,36 @@ def test_memory_is_bounded_for_a_sender_that_does_not_read(link):
     assert HIGH_WATER < queued <= HIGH_WATER + server.RX_CHUNKSIZE
 
 
+def unsent_bound(probe):
+    with socket.socket(fileno=os.dup(probe.trans.fileno())) as own:
+        return own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+
+
+def test_the_kernel_holds_less_for_each_of_many_slow_readers(stack, start):
+    probes = Probes()
+    server = start(probes)
+    peers = ExitStack()
+    message = bytes(MUCH)
+
+    def slow_reader():
+        peers.enter_context(connect(server.port, small=True))
+        probe = probes.next()
+        probe.wait_for("new")
+        in_loop(server, probe.send, message)
+        turn(server)
+        return probe
+
+    with peers:
+        readers = [slow_reader() for _ in range(128)]
+        assert unsent_bound(readers[-1]) == 1 << 20
+        assert unsent_bound(slow_reader()) == 1 << 17
+    for reader in readers:
+        reader.wait_for("closed")
+    turn(server)
+    with peers:
+        assert unsent_bound(slow_reader()) == 1 << 20
+
+
 def test_more_than_may_be_queued(link, error_log):
     class Server(AsyncSocketServer):
         MAX_QUEUED = 1_000_000
