@@ -715,19 +715,16 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int frame_data(self, bytes data, Py_ssize_t size) except -1:
         cdef ResponseSerializer out = self.context.serializer
-        out.size = 0
         if self.framing == CHUNKED:
-            out.write_chunk_size(size)
-        if size <= COPY_MAX:
-            out.append(PyBytes_AS_STRING(data), size)
-        else:
-            self.transport.write_raw(out.data, out.size)
-            self.transport.write(data)
             out.size = 0
-        if self.framing == CHUNKED:
-            out.append(b"\r\n", 2)
-        if out.size:
+            out.write_chunk_size(size)
             self.transport.write_raw(out.data, out.size)
+        if size <= COPY_MAX:
+            self.transport.write_raw(PyBytes_AS_STRING(data), size)
+        else:
+            self.transport.write(data)
+        if self.framing == CHUNKED:
+            self.transport.write_raw(b"\r\n", 2)
         return 0
 
     cdef int send_file(

@@ -5,6 +5,9 @@ cdef class BaseTransport:
         self, object owner, int fd, long long offset, long long count
     ) except -1
     cpdef int flush(self) except -1
+    cpdef int flush_soon(self) except -1
+    cpdef bint enter(self) except -1
+    cpdef int leave(self) except -1
     cpdef Py_ssize_t queued(self) except -1
     cpdef bint full(self) except -1
     cpdef double now(self) except -1

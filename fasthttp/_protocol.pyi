@@ -27,6 +27,18 @@ class BaseTransport:
     def flush(self) -> int:
         """Offer what is queued to the kernel now."""
 
+    def flush_soon(self) -> int:
+        """Let what is queued leave within 2 ms, whatever the caller does.
+
+        More that is written meanwhile may leave with it.
+        """
+
+    def enter(self) -> bool:
+        """Begin a turn in which writes are gathered; False if in one."""
+
+    def leave(self) -> int:
+        """End the turn: send what was written in it."""
+
     def queued(self) -> int:
         """How many bytes are not sent yet."""
 

@@ -24,6 +24,15 @@ cdef class BaseTransport:
     cpdef int flush(self) except -1:
         return 0
 
+    cpdef int flush_soon(self) except -1:
+        return self.flush()
+
+    cpdef bint enter(self) except -1:
+        return False
+
+    cpdef int leave(self) except -1:
+        return 0
+
     cpdef Py_ssize_t queued(self) except -1:
         return 0
 

@@ -24,6 +24,11 @@ cdef class EpollPoller:
     cdef int _control(self, int what, int fd, unsigned int mask) except -1
 
 
+cdef extern from "_flusher.h":
+    struct fh_flusher:
+        pass
+
+
 cdef class Connections:
     cdef readonly object server
     cdef list _handlers         # by descriptor
@@ -44,8 +49,13 @@ cdef class Connections:
     cdef Py_ssize_t _tx_used
     cdef Transport _current
     cdef Py_ssize_t _blocked    # connections that wait to send
+    cdef fh_flusher _flusher
+    cdef object _flusher_thread
+    cdef bint _lent             # the shared buffer, to the flusher
 
     cdef object handler_of(self, int fd)
+    cdef int lend(self, int fd) except -1
+    cdef int take_back(self) except -1
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1
@@ -73,6 +83,7 @@ cdef class Transport(BaseTransport):
     cdef int receive_no_more(self, ssize_t got) except -1
     cdef int settle(self) except -1
     cdef int press(self) except -1
+    cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
     cdef int flush_queue(self) except -1
     cdef int consume(self, Py_ssize_t sent) except -1

@@ -46,7 +46,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     # How much one application may yield before others get their turn.
-    STEP_BYTES = 65536
+    STEP_BYTES = 131072
     # What a chunk costs besides its bytes.
     CHUNK_COST = 256
     SPILL_WATER = 262144
@@ -626,6 +626,7 @@ cdef class WsgiCall:
         return 0
 
     def deliver(self):
+        cdef BaseTransport transport = self.enter()
         while self.outbox:
             kind, content = self.outbox.popleft()
             try:
@@ -633,6 +634,14 @@ cdef class WsgiCall:
             except (AppError, OSError):
                 error_log.exception("exception in the application")
                 self.apply(FAIL, None)
+        if transport is not None:
+            transport.leave()
+
+    cdef BaseTransport enter(self):
+        """So that many small writes are one; the transport to leave."""
+        if self.protocol is not None and self.protocol.transport.enter():
+            return self.protocol.transport
+        return None
 
     # In the loop.
 
@@ -642,7 +651,7 @@ cdef class WsgiCall:
         if kind == PARK:
             self.parked = True
             if protocol is None or not protocol.transport.full():
-                self.loop.call_soon_threadsafe(self.go_on)
+                self.loop.call_soon(self.go_on)
             return 0
         if protocol is None:
             return 0
@@ -693,9 +702,12 @@ cdef class WsgiCall:
         protocol.send_data(data)
         if protocol.framing == LENGTH and protocol.remaining == 0:
             self.enough = True
-        # PEP 3333: no block is held back while the next one is made.
-        if self.lazy:
-            transport.flush()
+        # PEP 3333: a block leaves while the next one is made. A thread's do
+        # so anyway; of the loop's, the last is sent now.
+        if self.lazy and self.thread is None:
+            return transport.flush() if self.enough else (
+                transport.flush_soon()
+            )
         return 0
 
     cdef int spill_over(self, bytes data) except -1:
@@ -718,10 +730,14 @@ cdef class WsgiCall:
         return 0
 
     def go_on(self):
+        cdef BaseTransport transport
         if self.parked:
             self.parked = False
             if self.thread is None:
+                transport = self.enter()
                 self.run()
+                if transport is not None:
+                    transport.leave()
             else:
                 self.gateway.pool.resume(self)
 

@@ -265,6 +265,10 @@ class AsyncSocketServer:
             with contextlib.suppress(OSError):
                 self._wake_write.send(b"\0")
 
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Run `callback(*args)` in the loop's next turn; from its thread."""
+        self._calls.append((callback, args))
+
     def call_later(
         self, seconds: float, callback: Callable[..., object], *args: Any
     ) -> TimerHandle:

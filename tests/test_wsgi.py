@@ -3,6 +3,7 @@
 import bz2
 import contextlib
 import contextvars
+import ctypes
 import functools
 import gc
 import gzip
@@ -12,7 +13,10 @@ import logging
 import lzma
 import os
 import queue
+import select
 import socket
+import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -951,6 +955,67 @@ def test_no_block_waits_for_the_next_one(connect, headers):
     if headers is TEXT:
         assert client.chunk() == b""
     assert client.get("/").status == 200
+
+
+def test_many_blocks_do_not_wait_for_the_next_one(slow):
+    """Though the client takes only a part of them at once."""
+    go_on = threading.Event()
+    count = 25
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        for number in range(count):
+            yield bytes([number]) * 4000
+        assert go_on.wait(PATIENCE)
+        yield b"end"
+
+    client = slow(app).request()
+    client.head()
+    for number in range(count):
+        assert client.chunk() == bytes([number]) * 4000
+    go_on.set()
+    assert client.chunk() == b"end"
+    assert client.chunk() == b""
+
+
+READER = """
+import os, socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+    client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    got = b""
+    while b"first" not in got:
+        got += client.recv(4096)
+    os.write(int(sys.argv[2]), b"x")
+    while not got.endswith(b"\\r\\n0\\r\\n\\r\\n"):
+        got += client.recv(4096)
+"""
+
+
+def test_a_block_leaves_though_the_interpreter_is_busy(serve, threads):
+    """In the loop; what a thread yields, the loop's thread must send."""
+    if threads:
+        serve = functools.partial(serve, threads=0)
+    readable, writable = os.pipe()
+    poll = ctypes.PyDLL(None).poll  # keeps the GIL, as some extensions do
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"first"
+        wanted = struct.pack("ihh", readable, select.POLLIN, 0)
+        yield b"%d" % poll(wanted, 1, PATIENCE * 1000)
+
+    _, port = serve(app)
+    try:
+        subprocess.run(
+            [sys.executable, "-c", READER, str(port), str(writable)],
+            pass_fds=[writable],
+            timeout=2 * PATIENCE,
+            check=True,
+        )
+        assert select.select([readable], [], [], 0)[0]
+    finally:
+        os.close(readable)
+        os.close(writable)
 
 
 def test_the_end_does_not_wait_for_close(connect):
