@@ -174,7 +174,6 @@ cdef class RequestBody:
 
     def __cinit__(self, Store store):
         self._store = store
-        self._gathered = bytearray()
 
     def __dealloc__(self):
         self.give_back()
@@ -182,6 +181,8 @@ cdef class RequestBody:
     cdef int expect(self, long long length) except -1:
         if 0 < length <= self._store.body_memory:
             self._block = self._store.new_block(length)
+        else:
+            self._gathered = bytearray()
         return 0
 
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1:
