@@ -954,6 +954,24 @@ def test_no_wake_up_is_lost(start):
         assert called.acquire(timeout=PATIENCE)
 
 
+def test_no_wake_up_is_lost_while_one_is_read(start):
+    server = start(Echo)
+    wake_read = server._wake_read
+
+    class Reading:
+        """Another thread calls just before the bytes are read."""
+
+        def recv(self, size):
+            server._wake_read = wake_read
+            server.call_soon_threadsafe(lambda: None)
+            return wake_read.recv(size)
+
+    in_loop(server, setattr, server, "_wake_read", Reading())
+    for _ in range(3):
+        in_loop(server, lambda: None)
+    assert server._wake_read is wake_read
+
+
 def test_calls_run_on_the_loops_thread_and_may_fail(start, error_log):
     server = start(Echo)
     loop = in_loop(server, threading.get_ident)
