@@ -93,6 +93,12 @@ class Connections:
     def transports(self) -> list[Transport]:
         """The open connections."""
 
+def wake(fd: int) -> None:
+    """Make the loop's end of a socket pair readable; -1: it has ended."""
+
+def sleep_again(fd: int) -> None:
+    """Take what `wake` has sent."""
+
 @final
 class Transport(BaseTransport):
     """One connection: its descriptor and every byte not yet sent."""

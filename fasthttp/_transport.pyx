@@ -439,6 +439,17 @@ cdef class Connections:
         ]
 
 
+def wake(int fd):
+    # Full, it wakes the loop as well. It never blocks: the GIL is kept, or
+    # it would have to be waited for, as the loop is up by then.
+    send(fd, b"\0", 1, MSG_NOSIGNAL)
+
+
+def sleep_again(int fd):
+    cdef char bytes_sent[4096]
+    recv(fd, bytes_sent, sizeof(bytes_sent), 0)
+
+
 cdef object address_of(sockaddr_storage *peer, socklen_t size):
     cdef char text[64]
     cdef sockaddr_in *v4 = <sockaddr_in *>peer

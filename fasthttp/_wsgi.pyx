@@ -604,7 +604,7 @@ cdef class WsgiCall:
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
-            self.status = self.headers = None
+            self.status = self.headers = self.spill = None
             # One in which nothing was set is as good as new.
             if len(self.context):
                 self.context = None
@@ -622,8 +622,17 @@ cdef class WsgiCall:
         if self.thread is None:
             return self.apply(kind, content)
         self.outbox.append((kind, content))
-        self.loop.call_soon_threadsafe(self.deliver)
+        if not self.is_last(kind):
+            self.loop.call_soon_threadsafe(self.deliver)
         return 0
+
+    cdef bint is_last(self, Output kind):
+        """The thread's release follows at once and hands over this too."""
+        if kind == PARK:
+            return True
+        return self.done and (
+            self.iterable is None or type(self.iterable) is list
+        )
 
     def deliver(self):
         cdef BaseTransport transport = self.enter()
@@ -816,7 +825,8 @@ cdef class ThreadPool:
     cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
         self.calls.add(call)
         call.thread = thread
-        call.outbox = deque()
+        if call.outbox is None:
+            call.outbox = deque()
         thread.jobs.put(call)
         return 0
 
@@ -830,10 +840,18 @@ cdef class ThreadPool:
             thread.pending.append(call)
 
     def release(self, PoolThread thread, WsgiCall call):
-        if call.done:
-            self.calls.discard(call)
-            call.release_body()
-            call.let_go()
+        try:
+            call.deliver()
+        finally:
+            if call.done:
+                self.calls.discard(call)
+                call.release_body()
+                call.let_go()
+                call.thread = None
+                call.recycle()
+            self.give_more(thread)
+
+    cdef int give_more(self, PoolThread thread) except -1:
         if thread.pending:
             thread.jobs.put(thread.pending.popleft())
         elif self.waiting:
