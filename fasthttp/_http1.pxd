@@ -67,6 +67,7 @@ cdef class HttpContext:
     cdef readonly object config
     cdef readonly object access_log
     cdef ResponseSerializer serializer
+    cdef RequestParser parser           # of which each connection gets one
     cdef double keep_alive
     cdef double header_timeout
     cdef double body_timeout
@@ -101,6 +102,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef double since
     cdef tuple log_entry
 
+    cdef int await_request(self) except -1
+    cdef int abandon(self) except -1
     cdef int begin_request(self) except -1
     cdef int complete_request(self) except -1
     cdef int writable_again(self) except -1

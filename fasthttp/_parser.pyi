@@ -83,8 +83,8 @@ class RequestParser:
     def limit_request_body(self) -> int: ...
     @property
     def limit_chunk_extensions(self) -> int: ...
-    def __new__(
-        cls,
+    def __init__(
+        self,
         *,
         limit_request_line: int = 8192,
         limit_request_fields: int = 100,
@@ -92,7 +92,7 @@ class RequestParser:
         limit_request_head: int = 65536,
         limit_request_body: int = 1 << 30,
         limit_chunk_extensions: int = 16384,
-    ) -> RequestParser: ...
+    ) -> None: ...
     def receive_data(
         self, data: Buffer
     ) -> list[RequestHead | bytes | EndOfMessage]:

@@ -282,7 +282,11 @@ cdef class EndOfMessage:
 
 @cython.final
 cdef class RequestParser:
-    def __cinit__(
+    def __cinit__(self):
+        self._base = self._end = EMPTY
+        self._start_message()
+
+    def __init__(
         self, *, Py_ssize_t limit_request_line=8192,
         Py_ssize_t limit_request_fields=100,
         Py_ssize_t limit_request_field_size=16384,
@@ -304,8 +308,17 @@ cdef class RequestParser:
         self.limit_request_head = limit_request_head
         self.limit_request_body = limit_request_body
         self.limit_chunk_extensions = limit_chunk_extensions
-        self._base = self._end = EMPTY
-        self._start_message()
+
+    cdef RequestParser another(self):
+        """A new one with these limits, which are checked already."""
+        cdef RequestParser made = RequestParser.__new__(RequestParser)
+        made.limit_request_line = self.limit_request_line
+        made.limit_request_fields = self.limit_request_fields
+        made.limit_request_field_size = self.limit_request_field_size
+        made.limit_request_head = self.limit_request_head
+        made.limit_request_body = self.limit_request_body
+        made.limit_chunk_extensions = self.limit_chunk_extensions
+        return made
 
     def __dealloc__(self):
         PyMem_Free(self.head.fields)

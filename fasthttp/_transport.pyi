@@ -106,9 +106,6 @@ class Transport(BaseTransport):
     def fileno(self) -> int:
         """The descriptor; -1 once it is closed."""
 
-    def getsockname(self) -> Any:
-        """Our side's address. Raises OSError once it is closed."""
-
     def put_nowait(self, data: bytes) -> None:
         """As `write`."""
 

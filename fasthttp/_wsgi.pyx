@@ -149,6 +149,8 @@ cdef class WsgiGateway:
     cdef HttpContext context
     cdef dict _base
     cdef dict _templates
+    cdef object _last_address
+    cdef dict _last_template
     cdef object _runtime
     cdef WsgiCall _spare
     cdef ThreadPool pool
@@ -184,15 +186,17 @@ cdef class WsgiGateway:
             "wsgi.file_wrapper": FileWrapper,
         }
 
-    def __call__(self, server, trans, mqueue):
+    def __call__(self, server, BaseTransport trans, mqueue):
         cdef WsgiProtocol protocol = WsgiProtocol.__new__(WsgiProtocol)
+        cdef int port
         protocol.set_up(server, trans, self.context)
         protocol.gateway = self
         protocol.template = self.template_for(trans.getsockname())
         peer = trans.getpeername()
         if type(peer) is tuple:
+            port = peer[1]
             protocol.remote_addr = peer[0]
-            protocol.remote_port = str(peer[1])
+            protocol.remote_port = f"{port}"
         else:
             protocol.remote_addr = protocol.remote_port = ""
         return protocol
@@ -207,7 +211,10 @@ cdef class WsgiGateway:
             self.pool = None
 
     cdef dict template_for(self, object address):
-        cdef dict template = self._templates.get(address)
+        cdef dict template
+        if address is self._last_address:
+            return self._last_template
+        template = self._templates.get(address)
         if template is None:
             # Entry by entry: a dict that was presized takes 24 bytes for each
             # instead of 16, its copies leave malloc's fast bins (measured:
@@ -220,6 +227,8 @@ cdef class WsgiGateway:
                 template["SERVER_NAME"] = "localhost"
                 template["SERVER_PORT"] = "80"
             self._templates[address] = template
+        self._last_address = address
+        self._last_template = template
         return template
 
 
@@ -232,6 +241,14 @@ cdef class WsgiProtocol(HttpProtocol):
     cdef str remote_port
     cdef dict environ
     cdef WsgiCall call
+
+    # Nobody can subclass it: there are no hooks to call.
+
+    cdef int connection_made(self) except -1:
+        return self.await_request()
+
+    cdef int connection_lost(self) except -1:
+        return self.abandon()
 
     cdef int begin_request(self) except -1:
         cdef RequestParser parser = self.parser

@@ -185,6 +185,24 @@ def test_ipv6(stack):
         assert probe.trans.getsockname()[:2] == ("::1", server.port)
 
 
+def test_addresses(stack):
+    """Each client has its own, and each of ours is told apart."""
+    probes = Probes(Lines)
+    server = stack.enter_context(serving(AsyncSocketServer("", 0, probes)))
+    for host, own in (
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.9.10.99", "127.0.0.1"),
+        ("127.100.109.200", "127.255.255.254"),
+        ("127.255.255.254", "127.0.0.1"),
+    ):
+        peer = stack.enter_context(
+            socket.create_connection((own, server.port), PATIENCE, (host, 0))
+        )
+        trans = probes.next().trans
+        assert trans.getpeername() == peer.getsockname()
+        assert trans.getsockname() == peer.getpeername() == (own, server.port)
+
+
 def test_a_unix_socket(stack, tmp_path):
     listener = stack.enter_context(socket.socket(socket.AF_UNIX))
     listener.bind(str(tmp_path / "socket"))
