@@ -1,6 +1,6 @@
 """An incremental, strict parser of HTTP/1.1 requests (RFC 9112); no I/O."""
 
-from typing import final
+from typing import Never, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -85,7 +85,7 @@ class RequestParser:
     def limit_chunk_extensions(self) -> int: ...
     def __init__(
         self,
-        *,
+        *args: Never,
         limit_request_line: int = 8192,
         limit_request_fields: int = 100,
         limit_request_field_size: int = 16384,
