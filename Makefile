@@ -68,7 +68,7 @@ figures: bench
 	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
 	$(PY) bench/report.py --publish
 
-fuzz: $(VENV)/.test
+fuzz: $(VENV)/.compiled $(VENV)/.test
 	$(PY) -m fuzz $(ARGS)
 
 sanitize: $(VENV)/.test

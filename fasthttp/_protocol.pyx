@@ -7,10 +7,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 
 
 cdef class BaseTransport:
-    cpdef object getpeername(self):
-        return ""
-
-    cpdef object getsockname(self):
+    def getpeername(self):
         return ""
 
     cpdef int write(self, data) except -1:
