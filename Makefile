@@ -68,7 +68,7 @@ figures: bench
 	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
 	$(PY) bench/report.py --publish
 
-fuzz: $(VENV)/.compiled $(VENV)/.test
+fuzz: $(VENV)/.test
 	$(PY) -m fuzz $(ARGS)
 
 sanitize: $(VENV)/.test

@@ -153,8 +153,7 @@ def environ_by_h1c(heads):
 
 
 ENVIRON = {
-    "fasthttp": cases.environ,
-    "fasthttp-and-answer": cases.answer,
+    "fasthttp-and-answer": cases.environ,
     "gunicorn_h1c": environ_by_h1c,
 }
 

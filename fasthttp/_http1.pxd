@@ -1,4 +1,4 @@
-from fasthttp._parser cimport FieldMemo, RequestHead, RequestParser
+from fasthttp._parser cimport RequestHead, RequestParser
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport ResponseSerializer
 
@@ -66,8 +66,8 @@ cdef class RequestBody:
 cdef class HttpContext:
     cdef readonly object config
     cdef readonly object access_log
-    cdef FieldMemo memo
     cdef ResponseSerializer serializer
+    cdef RequestParser parser           # of which each connection gets one
     cdef double keep_alive
     cdef double header_timeout
     cdef double body_timeout
@@ -102,6 +102,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef double since
     cdef tuple log_entry
 
+    cdef int await_request(self) except -1
+    cdef int abandon(self) except -1
     cdef int begin_request(self) except -1
     cdef int complete_request(self) except -1
     cdef int writable_again(self) except -1

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, final
 
 from typing_extensions import disjoint_base
 
-from ._parser import RequestHead, RequestParser
+from ._parser import RequestHead
 from ._protocol import BaseProtocol
 from .config import Config
 
@@ -33,7 +33,6 @@ class HttpContext:
     def access_log(self) -> _AccessLog | None: ...
     @property
     def store(self) -> Store: ...
-    def new_parser(self) -> RequestParser: ...
 
 @final
 class RequestBody:

@@ -15,8 +15,8 @@ from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memcpy
 
 from fasthttp._parser cimport (
-    DATA, END, Field, FieldMemo, HEAD, REFERER, RequestHead, RequestParser,
-    Span, USER_AGENT
+    DATA, END, Field, HEAD, REFERER, RequestHead, RequestParser, Span,
+    USER_AGENT
 )
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport (
@@ -119,7 +119,6 @@ cdef class HttpContext:
             config = Config()
         self.config = config
         self.access_log = access_log
-        self.memo = FieldMemo()
         self.serializer = ResponseSerializer(
             "fasthttp" if config.server_header else ""
         )
@@ -129,6 +128,14 @@ cdef class HttpContext:
         self.body_rate = config.body_min_rate
         self.store = Store(config)
         self.pipelined = config.limit_pipelined
+        self.parser = RequestParser(
+            limit_request_line=config.limit_request_line,
+            limit_request_fields=config.limit_request_fields,
+            limit_request_field_size=config.limit_request_field_size,
+            limit_request_head=config.limit_request_head,
+            limit_request_body=config.limit_request_body,
+            limit_chunk_extensions=config.limit_chunk_extensions,
+        )
 
     cdef int log_refusal(self, object peer, object error) except -1:
         """One line a second at most: the peer chooses how often it errs."""
@@ -145,18 +152,6 @@ cdef class HttpContext:
         self.quiet_until = now + 1
         self.unlogged = 0
         return 0
-
-    def new_parser(self):
-        config = self.config
-        return RequestParser(
-            limit_request_line=config.limit_request_line,
-            limit_request_fields=config.limit_request_fields,
-            limit_request_field_size=config.limit_request_field_size,
-            limit_request_head=config.limit_request_head,
-            limit_request_body=config.limit_request_body,
-            limit_chunk_extensions=config.limit_chunk_extensions,
-            memo=self.memo,
-        )
 
 
 cdef int block_order(Py_ssize_t size) noexcept:
@@ -308,7 +303,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.server = server
         self.trans = self._mqueue = self.transport = transport
         self.context = context
-        self.parser = context.new_parser()
+        self.parser = context.parser.another()
         return 0
 
     def _context_of(self, server):
@@ -377,6 +372,9 @@ cdef class HttpProtocol(BaseProtocol):
     @cython.nonecheck(True)
     cdef int connection_made(self) except -1:
         self.on_new_connection(self.transport.getpeername())
+        return self.await_request()
+
+    cdef int await_request(self) except -1:
         self.since = self.transport.now()
         self.transport.set_deadline(self.context.keep_alive)
         return 0
@@ -476,12 +474,16 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int connection_lost(self) except -1:
+        self.abandon()
+        self.on_connection_closed()
+        return 0
+
+    cdef int abandon(self) except -1:
         cdef State state = self.state
         self.state = ENDED
         self.drop_body()
         if state != IDLE and state != ENDED:
             self.abandon_request()
-        self.on_connection_closed()
         return 0
 
     # Requests.

@@ -1,11 +1,10 @@
 """An incremental, strict parser of HTTP/1.1 requests (RFC 9112); no I/O."""
 
-from typing import final
+from typing import Never, final
 
 from typing_extensions import Buffer, disjoint_base
 
 KNOWN_NAMES: tuple[str, ...]
-METHODS: tuple[str, ...]
 VECTOR: str
 
 def scans_agree(data: bytes) -> bool:
@@ -13,15 +12,6 @@ def scans_agree(data: bytes) -> bool:
 
 def percent_decoded(text: bytes) -> bytes:
     """RFC 3986, 2.1; what is no escape stays as it is."""
-
-@final
-class FieldMemo:
-    """Fields that come again and again, as objects made once; for one loop.
-
-    Credentials and values of more than 256 bytes are never kept.
-    """
-
-    def __new__(cls) -> FieldMemo: ...
 
 @disjoint_base
 class RequestHead:
@@ -93,17 +83,16 @@ class RequestParser:
     def limit_request_body(self) -> int: ...
     @property
     def limit_chunk_extensions(self) -> int: ...
-    def __new__(
-        cls,
-        *,
+    def __init__(
+        self,
+        *args: Never,
         limit_request_line: int = 8192,
         limit_request_fields: int = 100,
         limit_request_field_size: int = 16384,
         limit_request_head: int = 65536,
         limit_request_body: int = 1 << 30,
         limit_chunk_extensions: int = 16384,
-        memo: FieldMemo | None = None,
-    ) -> RequestParser: ...
+    ) -> None: ...
     def receive_data(
         self, data: Buffer
     ) -> list[RequestHead | bytes | EndOfMessage]:

@@ -1,4 +1,6 @@
 cdef class BaseTransport:
+    cpdef object getpeername(self)
+    cpdef object getsockname(self)
     cpdef int write(self, data) except -1
     cdef int write_raw(self, const char *data, Py_ssize_t size) except -1
     cpdef int write_file(

@@ -16,6 +16,9 @@ class BaseTransport:
     def getpeername(self) -> Any:
         """The peer's address: (host, port, ...) or "" for a Unix socket."""
 
+    def getsockname(self) -> Any:
+        """Our side's address. Raises OSError once it is closed."""
+
     def write(self, data: bytes) -> int:
         """Queue `data`; never blocks, and sends in order."""
 

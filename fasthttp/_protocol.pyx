@@ -7,7 +7,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 
 
 cdef class BaseTransport:
-    def getpeername(self):
+    cpdef object getpeername(self):
+        return ""
+
+    cpdef object getsockname(self):
         return ""
 
     cpdef int write(self, data) except -1:

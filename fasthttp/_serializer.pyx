@@ -207,6 +207,10 @@ cdef class ResponseSerializer:
         cdef Py_ssize_t size
         cdef const char *text
         cdef int high = 0
+        cdef object number = None
+        if isinstance(status, int):
+            number = status
+            status = STATUS_LINES.get(number)
         if status is self._last_status and status is not None:
             self.status = self._last_code
             return self.append(
@@ -214,8 +218,8 @@ cdef class ResponseSerializer:
                 PyBytes_GET_SIZE(self._status_line)
             )
         self._last_status = None
-        if isinstance(status, int):
-            status = STATUS_LINES.get(status, f"{status} ")
+        if status is None and number is not None:
+            status = f"{number} "
         elif not isinstance(status, str):
             raise AppError(f"the status is not a str: {status!r}")
         size = PyUnicode_GET_LENGTH(status)

@@ -52,7 +52,10 @@ cdef class Connections:
     cdef fh_flusher _flusher
     cdef object _flusher_thread
     cdef bint _lent             # the shared buffer, to the flusher
+    cdef sockaddr_storage _raw_local
+    cdef object _local
 
+    cdef object local_address(self, sockaddr_storage *local, socklen_t size)
     cdef object handler_of(self, int fd)
     cdef int lend(self, int fd) except -1
     cdef int take_back(self) except -1

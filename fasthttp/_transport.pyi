@@ -93,15 +93,18 @@ class Connections:
     def transports(self) -> list[Transport]:
         """The open connections."""
 
+def wake(fd: int) -> None:
+    """Make the loop's end of a socket pair readable; -1: it has ended."""
+
+def sleep_again(fd: int) -> None:
+    """Take what `wake` has sent."""
+
 @final
 class Transport(BaseTransport):
     """One connection: its descriptor and every byte not yet sent."""
 
     def fileno(self) -> int:
         """The descriptor; -1 once it is closed."""
-
-    def getsockname(self) -> Any:
-        """Our side's address. Raises OSError once it is closed."""
 
     def put_nowait(self, data: bytes) -> None:
         """As `write`."""

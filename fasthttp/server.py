@@ -20,7 +20,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ._transport import Connections, EpollPoller, Events
+from ._transport import (
+    Connections,
+    EpollPoller,
+    Events,
+    sleep_again,
+    wake,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -261,9 +267,7 @@ class AsyncSocketServer:
         self._calls.append((callback, args))
         if not self._woken:
             self._woken = True
-            # Full, it wakes the loop as well; closed, there is no loop.
-            with contextlib.suppress(OSError):
-                self._wake_write.send(b"\0")
+            wake(self._wake_write.fileno())
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Run `callback(*args)` in the loop's next turn; from its thread."""
@@ -376,7 +380,7 @@ class AsyncSocketServer:
 
     def _on_wake_up(self) -> None:
         # Only then, or a byte written in between would be the last.
-        self._wake_read.recv(4096)
+        sleep_again(self._wake_read.fileno())
         self._woken = False
 
     def _run_calls(self) -> None:

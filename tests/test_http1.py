@@ -1287,10 +1287,11 @@ def test_a_close_in_the_pause_ends_the_pipeline(live):
 
 @pytest.mark.parametrize("length", [16384, 100_000, 1 << 20, (1 << 20) + 1])
 @pytest.mark.parametrize("with_head", [0, 1, 20_000])
-def test_large_uploads(live, length, with_head):
-    """Received in place, if it is known to fit."""
+@pytest.mark.parametrize("memory", [1 << 28, 300_000])
+def test_large_uploads(live, length, with_head, memory):
+    """Received in place, if it is known to fit and there is room."""
     body = os.urandom(length)
-    _, peer, http = live(Echo)
+    _, peer, http = live(Echo, body_memory_total=memory)
     data = post(body, "Connection: close")
     head = len(data) - length
     sender = threading.Thread(
@@ -1409,10 +1410,15 @@ def test_an_idle_connection_is_closed_after_an_answer(live, after):
 
 
 def test_an_idle_close_does_not_race_a_request(live):
-    server, peer, _ = live(keep_alive=0.1)
-    with halted(server):
+    server, peer, _ = live(keep_alive=1)
+
+    def arrive():
+        """Behind the wait for events, before the look at the deadlines."""
         peer.sendall(GET_LAST)
-        assert not threading.Event().wait(0.5)
+        assert not threading.Event().wait(1.2)
+        server._connections.sweep()
+
+    in_loop(server, arrive)
     (response,) = read_responses(read_all(peer))
     assert response.status == 200
 
@@ -1500,6 +1506,7 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
         peer.settimeout(10)
         if received:
             break
+    assert received, "only when no more bytes came"
     (response,) = read_responses(received + read_all(peer))
     assert response.status == 408
 
