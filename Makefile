@@ -78,10 +78,21 @@ sanitize: $(VENV)/.test
 	--exclude=./build . | tar -x -C build/sanitize
 	cd build/sanitize && FASTHTTP_SANITIZE=1 $(abspath $(PY)) setup.py \
 	--quiet build_ext --inplace --parallel 2
-	cd build/sanitize && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
+	@# curl hangs with the sanitizer's library loaded into it.
+	@mkdir build/sanitize/bin
+	@printf '#!/bin/sh\nunset LD_PRELOAD\nexec %s "$$@"\n' \
+	"$$(command -v curl)" > build/sanitize/bin/curl
+	@chmod +x build/sanitize/bin/curl
+	@# What was freed is kept from use for a while, by default 256 MB of it,
+	@# which looks like a leak. Two tests cannot hold: each block has a margin
+	@# around it, and a clock loaded in front breaks the sanitizer's start.
+	cd build/sanitize && PATH="$$PWD/bin:$$PATH" \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
 	$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(abspath $(PY)) $(PYTEST) $(ARGS)
+	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
+	UBSAN_OPTIONS=print_stacktrace=1 $(abspath $(PY)) $(PYTEST) \
+	--deselect tests/test_faults.py::test_an_idle_connection_costs_little \
+	--deselect tests/test_faults.py::test_a_clock_that_jumps $(ARGS)
 
 soak: $(VENV)/.compiled $(VENV)/.test
 	$(PY) bench/soak.py $(ARGS)
