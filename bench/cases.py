@@ -7,6 +7,7 @@ batches of HEADS, all equal ("fixed") or all different ("varied").
 import random
 
 from fasthttp import Config
+from fasthttp._environ import EnvironTemplate, environ_base
 from fasthttp._parser import RequestParser
 from fasthttp._protocol import BaseTransport
 from fasthttp._serializer import ResponseSerializer
@@ -100,6 +101,19 @@ def objects(heads):
 
 
 def environ(heads):
+    """Heads to an environ, as the gateway makes it."""
+    parser = RequestParser()
+    template = EnvironTemplate(environ_base(), ("127.0.0.1", 8000))
+
+    def run():
+        for head in heads:
+            environ = template.environ_of(parser, head)
+        return environ
+
+    return run
+
+
+def answer(heads):
     """Heads to an environ, a call of the application and its answer."""
     seen = []
 
@@ -155,7 +169,7 @@ def serialized():
 
 COUNTED = {
     f"{kind.__name__}: {batch}": kind(heads)
-    for kind in (objects, environ)
+    for kind in (objects, environ, answer)
     for batch, heads in BATCHES.items()
 }
 COUNTED["chunked"] = chunked()

@@ -153,7 +153,8 @@ def environ_by_h1c(heads):
 
 
 ENVIRON = {
-    "fasthttp-and-answer": cases.environ,
+    "fasthttp": cases.environ,
+    "fasthttp-and-answer": cases.answer,
     "gunicorn_h1c": environ_by_h1c,
 }
 

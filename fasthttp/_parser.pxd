@@ -1,4 +1,11 @@
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
+
+cdef extern from "Python.h":
+    object PyUnicode_New(Py_ssize_t, Py_UCS4)
+    void *PyUnicode_DATA(object)
 
 cdef enum Event:
     NEED_DATA = 0
@@ -25,7 +32,7 @@ cdef struct Field:
     uint32_t value
     uint32_t value_size
     int known
-    bint high           # the value may hold bytes above 0x7f
+    bint high           # the line holds bytes above 0x7f
 
 cdef struct Span:
     uint32_t start
@@ -51,8 +58,34 @@ cdef struct Head:
     bint expect_continue
 
 
+cdef struct Place:
+    uint32_t hash       # of the pair
+    uint32_t seen       # of the last value that was not found
+    PyObject *pair      # owned
+
+
+cdef inline object latin1(
+    const unsigned char *text, Py_ssize_t size, bint high
+):
+    if high:
+        return PyUnicode_DecodeLatin1(<const char *>text, size, NULL)
+    if size == 0:
+        return ""
+    made = PyUnicode_New(size, 127)
+    memcpy(PyUnicode_DATA(made), text, size)
+    return made
+
+
+cdef class FieldMemo:
+    cdef Place *_places
+
+    cdef object pair(self, Field *field, const unsigned char *text)
+    cdef object value(self, Field *field, const unsigned char *text)
+
+
 cdef class RequestHead:
     cdef bytes _raw
+    cdef FieldMemo _memo
     cdef Head _head
     cdef list _headers
 
@@ -67,6 +100,7 @@ cdef class RequestParser:
     cdef readonly long long limit_request_body
     cdef readonly Py_ssize_t limit_chunk_extensions
 
+    cdef FieldMemo memo
     cdef Head head
     cdef const unsigned char *data      # of a DATA event
     cdef Py_ssize_t data_size
@@ -82,6 +116,7 @@ cdef class RequestParser:
     cdef Py_ssize_t _cursor
     cdef Py_ssize_t _mark
     cdef Py_ssize_t _line
+    cdef int _high                      # the line so far has obs-text
     cdef int _hosts
     cdef bint _chunked_seen
     cdef bint _close_seen
@@ -100,18 +135,19 @@ cdef class RequestParser:
     cdef bint idle(self) noexcept
     cdef Py_ssize_t unread(self) noexcept
     cdef const unsigned char *at(self, uint32_t offset) noexcept
+    cdef object method(self)
     cdef RequestHead copy_head(self)
     cdef RequestHead copy_head_to(self, RequestHead copy)
 
     cdef int _add_events(self, list events) except -1
     cdef int _consume(self, Py_ssize_t size) except -1
-    cdef int _refuse_name(self, unsigned char c) except -1
+    cdef int _refuse_name(self, const unsigned char *at) except -1
     cdef int _refuse_limit(
         self, int status, str what, str limit
     ) except -1
     cdef int _parse_head(self) except -1
     cdef int _parse_fields(self) except -1
-    cdef int _add_field(self, Field *field) except -1
+    cdef int _act_on(self, Field *field) except -1
     cdef int _parse_content_length(self, Field *field) except -1
     cdef int _parse_transfer_encoding(self, Field *field) except -1
     cdef int _parse_connection(self, Field *field) except -1
@@ -132,3 +168,6 @@ cdef class RequestParser:
     cdef int _check_line(self, Py_ssize_t at) except -1
     cdef int _check_head(self, Py_ssize_t at) except -1
     cdef int _refuse(self, int status, str detail) except -1
+    cdef int _refuse_at(
+        self, const unsigned char *at, int status, str detail
+    ) except -1

@@ -5,6 +5,7 @@ from typing import Never, final
 from typing_extensions import Buffer, disjoint_base
 
 KNOWN_NAMES: tuple[str, ...]
+METHODS: tuple[str, ...]
 VECTOR: str
 
 def scans_agree(data: bytes) -> bool:
@@ -12,6 +13,15 @@ def scans_agree(data: bytes) -> bool:
 
 def percent_decoded(text: bytes) -> bytes:
     """RFC 3986, 2.1; what is no escape stays as it is."""
+
+@final
+class FieldMemo:
+    """Fields that come again and again, as objects made once; for one loop.
+
+    Credentials and values of more than 256 bytes are never kept.
+    """
+
+    def __new__(cls) -> FieldMemo: ...
 
 @disjoint_base
 class RequestHead:
@@ -92,6 +102,7 @@ class RequestParser:
         limit_request_head: int = 65536,
         limit_request_body: int = 1 << 30,
         limit_chunk_extensions: int = 16384,
+        memo: FieldMemo | None = None,
     ) -> None: ...
     def receive_data(
         self, data: Buffer

@@ -9,11 +9,22 @@ from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport (
+    PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
+)
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from fasthttp.errors import PeerError
+
+cdef extern from "Python.h":
+    # Of pointers: as objects they would be held while looked at.
+    PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject *)
+    void *PyUnicode_1BYTE_DATA(PyObject *)
 
 cdef extern from "<arpa/inet.h>":
     int AF_INET6
@@ -27,6 +38,7 @@ cdef extern from "_scan.h":
     ctypedef struct fh_name:
         unsigned char lower[32]
         unsigned char fold[32]
+        uint32_t places
         int size
     ctypedef unsigned char byte "fh_byte"
     const byte *fh_token_end(const byte *, const byte *) noexcept
@@ -36,6 +48,7 @@ cdef extern from "_scan.h":
     bint fh_name_equals(
         const fh_name *, const byte *, const byte *
     ) noexcept
+    uint32_t fh_hash(const byte *, Py_ssize_t, uint32_t) noexcept
     int fh_hex_value(byte) noexcept
     Py_ssize_t fh_percent_decode(const byte *, Py_ssize_t, char *) noexcept
     int fh_scan_check(const byte *, const byte *) noexcept
@@ -45,27 +58,24 @@ cdef enum:
     METHOD = 1
     TARGET = 2
     VERSION = 3
-    LINE_START = 4
-    NAME = 5
-    VALUE_START = 6
-    VALUE = 7
-    HEAD_DONE = 8
-    BODY = 9            # Content-Length
-    CHUNK_SIZE = 10
-    EXTENSION = 11
-    EXTENSION_NAME = 12
-    EXTENSION_VALUE = 13
-    EXTENSION_TOKEN = 14
-    QUOTED = 15
-    QUOTED_PAIR = 16
-    AFTER_QUOTED = 17
-    CHUNK_LINE_LF = 18
-    CHUNK_DATA = 19
-    CHUNK_DATA_CR = 20
-    CHUNK_DATA_LF = 21
-    TRAILERS = 22
-    MESSAGE_DONE = 23
-    FAILED = 24
+    FIELDS = 4
+    HEAD_DONE = 5
+    BODY = 6            # Content-Length
+    CHUNK_SIZE = 7
+    EXTENSION = 8
+    EXTENSION_NAME = 9
+    EXTENSION_VALUE = 10
+    EXTENSION_TOKEN = 11
+    QUOTED = 12
+    QUOTED_PAIR = 13
+    AFTER_QUOTED = 14
+    CHUNK_LINE_LF = 15
+    CHUNK_DATA = 16
+    CHUNK_DATA_CR = 17
+    CHUNK_DATA_LF = 18
+    TRAILERS = 19
+    MESSAGE_DONE = 20
+    FAILED = 21
 
 cdef enum:
     # RFC 9112 section 2.2 asks to ignore at least one.
@@ -73,6 +83,8 @@ cdef enum:
     FIRST_FIELDS = 16
     # Of a broken request, for the log.
     SHOWN_BYTES = 80
+    MEMO_PLACES = 256
+    MEMO_MAX = 256      # bytes of a value
 
 # The order of the first eight is that of `Known`.
 KNOWN_NAMES = (
@@ -94,14 +106,21 @@ KNOWN_NAMES = (
     "x-forwarded-proto", "x-http-method-override", "x-real-ip",
     "x-request-id", "x-requested-with",
 )
+METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 VECTOR = FH_VECTOR.decode()
 
 cdef enum:
     SLOTS = 512
 
+# What these hold is not kept beyond the request.
+cdef tuple CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
+
 cdef fh_name names[128]
+cdef bint repeats[128]
+cdef PyObject *known_objects[128]       # owned by known_names
 cdef short slots[SLOTS]
-cdef object known_names = KNOWN_NAMES
+cdef tuple known_names = KNOWN_NAMES
+cdef tuple methods = METHODS
 cdef const byte *EMPTY = b""
 
 
@@ -120,7 +139,10 @@ cdef int fill_names() except -1:
         slots[slot] = UNKNOWN
     for index, text in enumerate(KNOWN_NAMES):
         name = text.encode()
+        repeats[index] = text not in CREDENTIALS
+        known_objects[index] = <PyObject *>text
         names[index].size = <int>len(name)
+        names[index].places = <uint32_t>((<uint64_t>1 << len(name)) - 1)
         for i in range(len(name)):
             names[index].lower[i] = name[i]
             names[index].fold[i] = 0 if name[i] == c"-" else 0x20
@@ -165,6 +187,21 @@ cdef inline bint is_word(
     return True
 
 
+cdef inline const byte *trim(const byte **start, const byte *end) noexcept:
+    """Cut optional white space off both ends of a list's member."""
+    while start[0] < end and (start[0][0] == c" " or start[0][0] == c"\t"):
+        start[0] += 1
+    while end > start[0] and (end[-1] == c" " or end[-1] == c"\t"):
+        end -= 1
+    return end
+
+
+cdef inline bint is_exactly(
+    const byte *p, Py_ssize_t size, const char *text, Py_ssize_t length
+) noexcept:
+    return size == length and memcmp(p, text, length) == 0
+
+
 def scans_agree(bytes data):
     """True if the vector scans find what the scalar ones find in `data`."""
     cdef const byte *p = <const byte *>PyBytes_AS_STRING(data)
@@ -179,6 +216,74 @@ def percent_decoded(bytes text not None):
         PyBytes_AS_STRING(decoded)
     )
     return decoded[:size]
+
+
+cdef object method_name(const byte *text, Py_ssize_t size):
+    for method in methods:
+        if is_exactly(
+            text, size, <const char *>PyUnicode_DATA(method), len(<str>method)
+        ):
+            return method
+    return latin1(text, size, False)
+
+
+@cython.final
+cdef class FieldMemo:
+    """Fields that come again and again, as objects made once; for one loop.
+
+    A value has one place, and takes it when it is seen for the second time
+    in a row there: what never repeats costs a hash and displaces nothing.
+    """
+
+    def __cinit__(self):
+        self._places = <Place *>PyMem_Calloc(MEMO_PLACES, sizeof(Place))
+        if self._places is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef int index
+        if self._places is not NULL:
+            for index in range(MEMO_PLACES):
+                Py_XDECREF(self._places[index].pair)
+            PyMem_Free(self._places)
+
+    # A request's fields may be asked for by another thread than the loop's.
+    @cython.critical_section
+    cdef object pair(self, Field *field, const byte *text):
+        """(name in lower case, value) of a field with a known name."""
+        cdef uint32_t size = field.value_size
+        cdef PyObject *name = known_objects[field.known]
+        cdef PyObject *value
+        cdef PyObject *old
+        cdef Place *place
+        cdef uint32_t hash
+        if size > MEMO_MAX or field.high or not repeats[field.known]:
+            return (<object>name, latin1(text, size, field.high))
+        hash = fh_hash(text, size, field.known)
+        place = &self._places[hash % MEMO_PLACES]
+        if place.hash == hash and place.pair is not NULL:
+            value = PyTuple_GET_ITEM(place.pair, 1)
+            if (
+                PyTuple_GET_ITEM(place.pair, 0) is name
+                and PyUnicode_GET_LENGTH(value) == <Py_ssize_t>size
+                and memcmp(PyUnicode_1BYTE_DATA(value), text, size) == 0
+            ):
+                return <object>place.pair
+        pair = (<object>name, latin1(text, size, False))
+        if place.seen == hash:
+            Py_INCREF(pair)
+            old = place.pair
+            place.pair = <PyObject *>pair
+            place.hash = hash
+            Py_XDECREF(old)
+        place.seen = hash
+        return pair
+
+    cdef object value(self, Field *field, const byte *text):
+        if field.known == UNKNOWN:
+            return latin1(text, field.value_size, field.high)
+        pair = self.pair(field, text)
+        return <object>PyTuple_GET_ITEM(<PyObject *>pair, 1)
 
 
 cdef class RequestHead:
@@ -200,7 +305,10 @@ cdef class RequestHead:
 
     @property
     def method(self):
-        return self.text(self._head.method)
+        return method_name(
+            <const byte *>PyBytes_AS_STRING(self._raw)
+            + self._head.method.start, self._head.method.size
+        )
 
     @property
     def target(self):
@@ -236,20 +344,25 @@ cdef class RequestHead:
 
     @property
     def headers(self):
-        cdef int index
+        cdef const byte *raw = <const byte *>PyBytes_AS_STRING(self._raw)
         cdef Field *field
+        cdef int index
         if self._headers is None:
-            self._headers = []
+            headers = PyList_New(self._head.count)
             for index in range(self._head.count):
                 field = &self._head.fields[index]
                 if field.known >= 0:
-                    name = known_names[field.known]
+                    pair = self._memo.pair(field, raw + field.value)
                 else:
-                    name = self.text(
-                        Span(field.name, field.name_size)
-                    ).lower()
-                value = self.text(Span(field.value, field.value_size))
-                self._headers.append((name, value))
+                    pair = (
+                        latin1(
+                            raw + field.name, field.name_size, False
+                        ).lower(),
+                        latin1(raw + field.value, field.value_size, field.high)
+                    )
+                Py_INCREF(pair)
+                PyList_SET_ITEM(headers, index, pair)
+            self._headers = headers
         return self._headers
 
     def header(self, name, default=None):
@@ -293,6 +406,7 @@ cdef class RequestParser:
         Py_ssize_t limit_request_head=65536,
         long long limit_request_body=1 << 30,
         Py_ssize_t limit_chunk_extensions=16384,
+        FieldMemo memo=None,
     ):
         # Offsets are 32 bits wide.
         for limit, least in (
@@ -308,6 +422,7 @@ cdef class RequestParser:
         self.limit_request_head = limit_request_head
         self.limit_request_body = limit_request_body
         self.limit_chunk_extensions = limit_chunk_extensions
+        self.memo = FieldMemo() if memo is None else memo
 
     cdef RequestParser another(self):
         """A new one with these limits, which are checked already."""
@@ -318,6 +433,7 @@ cdef class RequestParser:
         made.limit_request_head = self.limit_request_head
         made.limit_request_body = self.limit_request_body
         made.limit_chunk_extensions = self.limit_chunk_extensions
+        made.memo = self.memo
         return made
 
     def __dealloc__(self):
@@ -442,6 +558,11 @@ cdef class RequestParser:
     cdef const byte *at(self, uint32_t offset) noexcept:
         return self._base + offset
 
+    cdef object method(self):
+        return method_name(
+            self.at(self.head.method.start), self.head.method.size
+        )
+
     cdef RequestHead copy_head(self):
         return self.copy_head_to(RequestHead.__new__(RequestHead))
 
@@ -449,6 +570,7 @@ cdef class RequestParser:
         cdef size_t size = self.head.count * sizeof(Field)
         copy._head = self.head
         copy._head.fields = NULL
+        copy._memo = self.memo
         copy._raw = PyBytes_FromStringAndSize(
             <const char *>self._base, self.head.size
         )
@@ -621,7 +743,7 @@ cdef class RequestParser:
             self._split_target()
             self._cursor += 10
             self._line = self._cursor
-            self._state = LINE_START
+            self._state = FIELDS
         if not self._parse_fields():
             return NEED_DATA
         self._end_of_head()
@@ -648,112 +770,102 @@ cdef class RequestParser:
         cdef const byte *end = base + min(
             self._end - base, self.limit_request_head
         )
+        cdef const byte *line = base + self._line
         cdef const byte *p = base + self._cursor
+        cdef const byte *line_end
+        cdef const byte *colon
         cdef const byte *stop
-        cdef const byte *line_end = end
+        cdef Py_ssize_t limit = self.limit_request_field_size
         cdef Field *field
-        cdef int high
-        while True:
-            if self._state == LINE_START:
-                self._line = p - base
-                self._cursor = self._line
-                if p == end:
-                    break
+        cdef int known
+        cdef int high = self._high
+        while p < end:
+            if p == line:
                 if p[0] == c"\r":
                     if end - p < 2:
                         break
                     if p[1] != c"\n":
-                        return self._refuse(400, "CR without LF")
-                    self._cursor += 2
+                        return self._refuse_at(p, 400, "CR without LF")
+                    self._cursor = p + 2 - base
                     self.head.size = <uint32_t>self._cursor
                     return 1
-                if self.head.count == self._room:
-                    self._grow_fields()
-                self._state = NAME
-            field = &self.head.fields[self.head.count]
-            line_end = base + min(
-                end - base, self._line + self.limit_request_field_size
-            )
-            if self._state == NAME:
-                stop = fh_find(p, line_end, c":")
-                self._mark = stop - base
-                field.known = UNKNOWN
-                if stop < line_end:
-                    field.known = known_name(
-                        base + self._line, self._mark - self._line, end
-                    )
-                if field.known == UNKNOWN:
-                    p = fh_token_end(p, stop)
-                    self._cursor = p - base
-                    if p < stop:
-                        return self._refuse_name(p[0])
-                    if stop == base + self._line and stop < line_end:
-                        return self._refuse(400, "a field name is empty")
-                p = stop
-                self._cursor = p - base
-                if p == line_end:
-                    break
-                field.name = <uint32_t>self._line
-                field.name_size = <uint32_t>(self._mark - self._line)
-                field.high = False
-                p += 1
-                self._state = VALUE_START
-            if self._state == VALUE_START:
-                while p < line_end and (p[0] == c" " or p[0] == c"\t"):
-                    p += 1
-                self._cursor = p - base
-                if p == end:
-                    break
-                field.value = <uint32_t>self._cursor
-                self._state = VALUE
-            high = field.high
-            if p < line_end:
-                p = fh_value_end(p, line_end, &high)
-            field.high = high
-            self._cursor = p - base
-            if p == end or p[0] == c"\r" and end - p < 2:
+                high = 0
+            line_end = end if end - line <= limit else line + limit
+            p = fh_value_end(p, line_end, &high)
+            if p == end:
                 break
+            colon = fh_find(line, end, c":")
+            if colon > p:
+                colon = p
+            known = known_name(line, colon - line, end)
+            if known == UNKNOWN:
+                stop = fh_token_end(line, colon)
+                if stop < colon:
+                    return self._refuse_name(stop)
+            # At a limit the line may still end, but not begin its value.
+            if p == line_end and (colon == p or p[0] != c"\r"):
+                self._cursor = p - base
+                return self._refuse_limit(
+                    431, "a header field is longer than",
+                    "limit_request_field_size"
+                )
+            if colon == p:
+                return self._refuse_name(p)
+            if colon == line:
+                return self._refuse_at(p, 400, "a field name is empty")
             if p[0] != c"\r":
-                if p == line_end:
-                    break
-                if p[0] == c"\n":
-                    return self._refuse(400, "LF without CR")
-                return self._refuse(400, "a control byte in a field value")
+                return self._refuse_at(
+                    p, 400, "LF without CR" if p[0] == c"\n"
+                    else "a control byte in a field value"
+                )
+            if end - p < 2:
+                break
             if p[1] != c"\n":
-                return self._refuse(400, "CR without LF")
-            stop = p
-            while stop > base + field.value and (
-                stop[-1] == c" " or stop[-1] == c"\t"
-            ):
-                stop -= 1
-            field.value_size = <uint32_t>(stop - base - field.value)
+                return self._refuse_at(p, 400, "CR without LF")
+            if self.head.count == self._room:
+                self._grow_fields()
+            field = &self.head.fields[self.head.count]
+            field.name = <uint32_t>(line - base)
+            field.name_size = <uint32_t>(colon - line)
+            colon += 1
+            stop = trim(&colon, p)
+            field.value = <uint32_t>(colon - base)
+            field.value_size = <uint32_t>(stop - colon)
+            field.known = known
+            field.high = high
             p += 2
-            self._cursor = p - base
-            self._add_field(field)
-            self._state = LINE_START
+            if self.head.count >= self.limit_request_fields:
+                self._cursor = p - base
+                return self._refuse_limit(
+                    431, "more header fields than", "limit_request_fields"
+                )
+            self.head.count += 1
+            if 0 <= known < ACTED_ON and not self.head.chunked:
+                self._cursor = p - base
+                self._act_on(field)
+            line = p
+        self._line = line - base
+        self._cursor = p - base
+        self._high = high
         # More bytes are needed, if a limit leaves room for them.
-        if self._state != LINE_START and p == line_end and p < end and (
-            self._state == NAME or p[0] != c"\r"
-        ):
-            return self._refuse_limit(
-                431, "a header field is longer than",
-                "limit_request_field_size"
-            )
         return self._check_head(end - base)
 
-    cdef int _refuse_name(self, byte c) except -1:
-        if c == c" " or c == c"\t":
-            return self._refuse(400, "white space in or before a field name")
-        return self._refuse(400, "a byte that no field name may hold")
-
-    cdef int _add_field(self, Field *field) except -1:
-        if self.head.count >= self.limit_request_fields:
-            return self._refuse_limit(
-                431, "more header fields than", "limit_request_fields"
+    cdef int _refuse_name(self, const byte *at) except -1:
+        if at[0] == c" " or at[0] == c"\t":
+            return self._refuse_at(
+                at, 400, "white space in or before a field name"
             )
-        self.head.count += 1
-        if not 0 <= field.known < ACTED_ON or self.head.chunked:
-            return 0
+        return self._refuse_at(
+            at, 400, "a byte that no field name may hold"
+        )
+
+    cdef int _refuse_at(
+        self, const byte *at, int status, str detail
+    ) except -1:
+        self._cursor = at - self._base
+        return self._refuse(status, detail)
+
+    cdef int _act_on(self, Field *field) except -1:
         if field.known == HOST:
             self._hosts += 1
             if self._hosts > 1:
@@ -964,7 +1076,7 @@ cdef class RequestParser:
         self._consume(p - self._base)
         self._cursor = self._line = 0
         self.head.count = 0
-        self._state = LINE_START
+        self._state = FIELDS
         return self._parse_trailers()
 
     cdef int _parse_trailers(self) except -1:
@@ -1049,21 +1161,6 @@ for _c in range(256):
     )
 
 
-cdef inline const byte *trim(const byte **start, const byte *end) noexcept:
-    """Cut optional white space off both ends of a list's member."""
-    while start[0] < end and (start[0][0] == c" " or start[0][0] == c"\t"):
-        start[0] += 1
-    while end > start[0] and (end[-1] == c" " or end[-1] == c"\t"):
-        end -= 1
-    return end
-
-
-cdef inline bint is_exactly(
-    const byte *p, Py_ssize_t size, const char *text, Py_ssize_t length
-) noexcept:
-    return size == length and memcmp(p, text, length) == 0
-
-
 cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
     """RFC 9110 section 7.2: uri-host [":" port], or nothing at all."""
     cdef const byte *end = p + size
@@ -1075,15 +1172,15 @@ cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
         p += 1
     else:
         while p < end and p[0] != c":":
-            if p[0] == c"%":
-                if end - p < 3 or (
-                    fh_hex_value(p[1]) < 0 or fh_hex_value(p[2]) < 0
-                ):
-                    return False
-                p += 2
-            elif not REG_NAME[p[0]]:
+            if REG_NAME[p[0]]:
+                p += 1
+            elif (
+                p[0] == c"%" and end - p >= 3
+                and fh_hex_value(p[1]) >= 0 and fh_hex_value(p[2]) >= 0
+            ):
+                p += 3
+            else:
                 return False
-            p += 1
     if p == end:
         return True
     # RFC 9110 section 4.2.1: no port without a host.

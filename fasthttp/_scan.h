@@ -49,9 +49,9 @@ fh_token_end(const fh_byte *p, const fh_byte *end)
     return p;
 }
 
-/* The first byte of a field value that may not stand there: any control
- * but HTAB (RFC 9110 section 5.5). *high becomes non-zero if a byte above
- * 0x7f may have been passed. */
+/* The first byte of a field value, or its line, that may not stand there:
+ * any control but HTAB (RFC 9110 section 5.5). *high becomes non-zero if a
+ * byte above 0x7f was passed. */
 static inline const fh_byte *
 fh_value_end_scalar(const fh_byte *p, const fh_byte *end, int *high)
 {
@@ -95,7 +95,8 @@ fh_value_end(const fh_byte *p, const fh_byte *end, int *high)
             _mm_andnot_si128(_mm_cmpeq_epi8(v, tab), control),
             _mm_cmpeq_epi8(v, del));
         unsigned mask = (unsigned)_mm_movemask_epi8(stop);
-        *high |= _mm_movemask_epi8(v);
+        /* Of the bytes below the lowest of the mask. */
+        *high |= _mm_movemask_epi8(v) & (int)(~mask & (mask - 1));
         if (mask)
             return p + __builtin_ctz(mask);
         p += 16;
@@ -155,7 +156,8 @@ fh_value_end(const fh_byte *p, const fh_byte *end, int *high)
                      vceqq_u8(v, vdupq_n_u8('\t'))),
             vceqq_u8(v, vdupq_n_u8(0x7f)));
         uint64_t mask = fh_neon_mask(stop);
-        *high |= vmaxvq_u8(v) & 0x80;
+        uint64_t above = fh_neon_mask(vcgeq_u8(v, vdupq_n_u8(0x80)));
+        *high |= (above & ~mask & (mask - 1)) != 0;
         if (mask)
             return p + (__builtin_ctzll(mask) >> 2);
         p += 16;
@@ -198,41 +200,91 @@ fh_find(const fh_byte *p, const fh_byte *end, fh_byte wanted)
 #endif
 
 /* Does the text equal the lower-case letters-and-hyphens `name`? A set bit
- * 0x20 in `fold` stands at each letter, so that only its two cases match. */
+ * 0x20 in `fold` stands at each letter, so that only its two cases match;
+ * one bit of `places` for each byte of the name. */
 #define FH_NAME_ROOM 32
 
 typedef struct {
     fh_byte lower[FH_NAME_ROOM];
     fh_byte fold[FH_NAME_ROOM];
+    uint32_t places;
     int size;
 } fh_name;
 
 static inline int
 fh_name_equals(const fh_name *name, const fh_byte *p, const fh_byte *end)
 {
+    fh_byte padded[FH_NAME_ROOM] = {0};
     int i;
-#if defined(__SSE2__)
-    if (end - p >= FH_NAME_ROOM) {
-        for (i = 0; i < name->size; i += 16) {
-            __m128i v = _mm_or_si128(
-                _mm_loadu_si128((const __m128i *)(p + i)),
-                _mm_loadu_si128((const __m128i *)(name->fold + i)));
-            unsigned same = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(
-                v, _mm_loadu_si128((const __m128i *)(name->lower + i))));
-            int rest = name->size - i;
-            unsigned wanted = rest >= 16 ? 0xffff : (1u << rest) - 1;
-            if ((same & wanted) != wanted)
-                return 0;
-        }
-        return 1;
+    if (end - p < FH_NAME_ROOM) {
+        if (end - p < name->size)
+            return 0;
+        memcpy(padded, p, (size_t)name->size);
+        p = padded;
     }
-#endif
-    if (end - p < name->size)
-        return 0;
+#if defined(__SSE2__)
+    for (i = 0; i < name->size; i += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)(p + i));
+        __m128i fold = _mm_loadu_si128((const __m128i *)(name->fold + i));
+        __m128i lower = _mm_loadu_si128((const __m128i *)(name->lower + i));
+        uint32_t same = (uint32_t)_mm_movemask_epi8(
+            _mm_cmpeq_epi8(_mm_or_si128(text, fold), lower));
+        if (~same & name->places >> i & 0xffff)
+            return 0;
+    }
+    return 1;
+#else
     for (i = 0; i < name->size; i++)
         if ((p[i] | name->fold[i]) != name->lower[i])
             return 0;
     return 1;
+#endif
+}
+
+static inline uint64_t
+fh_word(const fh_byte *p)
+{
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+
+static inline uint64_t
+fh_half_word(const fh_byte *p)
+{
+    uint32_t word;
+    memcpy(&word, p, sizeof word);
+    return word;
+}
+
+/* Of a value under the name `seed`: of its first 16 and last 32 bytes. Each
+ * step is a bijection of the state, so that no byte is lost on the way. */
+static inline uint32_t
+fh_hash(const fh_byte *p, ptrdiff_t size, uint32_t seed)
+{
+    const uint64_t odd = 0x9e3779b97f4a7c15;
+    const fh_byte *last = p + size;
+    uint64_t a = seed, b = (uint64_t)size;
+    if (size >= 16) {
+        a = (a ^ fh_word(p)) * odd;
+        b = (b ^ fh_word(p + 8)) * odd;
+        if (size > 32) {
+            a = (a ^ fh_word(last - 32)) * odd;
+            b = (b ^ fh_word(last - 24)) * odd;
+        }
+        a = (a ^ fh_word(last - 16)) * odd;
+        b = (b ^ fh_word(last - 8)) * odd;
+    } else if (size >= 8) {
+        a = (a ^ fh_word(p)) * odd;
+        b = (b ^ fh_word(last - 8)) * odd;
+    } else if (size >= 4) {
+        a = (a ^ fh_half_word(p)) * odd;
+        b = (b ^ fh_half_word(last - 4)) * odd;
+    } else if (size > 0) {
+        a = (a ^ p[0] ^ (uint64_t)p[size >> 1] << 8) * odd;
+        b = (b ^ last[-1]) * odd;
+    }
+    return (uint32_t)(((a ^ (b << 32 | b >> 32)) * odd) >> 32);
 }
 
 static inline int
@@ -271,7 +323,7 @@ fh_scan_check(const fh_byte *p, const fh_byte *end)
         int fast = 0, slow = 0;
         if (fh_value_end(at, end, &fast)
                 != fh_value_end_scalar(at, end, &slow)
-            || (slow && !fast)
+            || !slow != !fast
             || fh_target_end(at, end) != fh_target_end_scalar(at, end)
             || fh_find(at, end, ':') != fh_find_scalar(at, end, ':'))
             return (int)(at - p);

@@ -20,25 +20,18 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.contextvars cimport (
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 )
-from cpython.dict cimport (
-    PyDict_Copy, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
-)
-from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from cpython.dict cimport PyDict_DelItem, PyDict_SetItem
 from posix.unistd cimport close as c_close
 
+from fasthttp._environ cimport EnvironTemplate
 from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody, Store
-from fasthttp._parser cimport Field, Head, RequestParser, Span
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
 
-from fasthttp import _parser
+from fasthttp._environ import environ_base
 from fasthttp.errors import AppError
 
 cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t, Py_UCS4)
-    char *PyUnicode_DATA "(char *)PyUnicode_DATA" (object)
     ctypedef struct PyObject:
         pass
     # Of a pointer: as an object it would be held once more while counted.
@@ -52,30 +45,8 @@ cdef enum:
     SPILL_WATER = 262144
 
 cdef object error_log = logging.getLogger("fasthttp.error")
-cdef tuple METHODS = (
-    "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"
-)
-
-
-cdef str environ_key(str name):
-    if name in ("content-type", "content-length"):
-        return sys.intern(name.upper().replace("-", "_"))
-    return sys.intern("HTTP_" + name.upper().replace("-", "_"))
-
-
-cdef tuple KEYS = tuple([environ_key(name) for name in _parser.KNOWN_NAMES])
-cdef str K_METHOD = sys.intern("REQUEST_METHOD")
-cdef str K_PATH = sys.intern("PATH_INFO")
-cdef str K_QUERY = sys.intern("QUERY_STRING")
-cdef str K_RAW_URI = sys.intern("RAW_URI")
-cdef str K_REQUEST_URI = sys.intern("REQUEST_URI")
-cdef str K_PROTOCOL = sys.intern("SERVER_PROTOCOL")
-cdef str K_REMOTE_ADDR = sys.intern("REMOTE_ADDR")
-cdef str K_REMOTE_PORT = sys.intern("REMOTE_PORT")
 cdef str K_INPUT = sys.intern("wsgi.input")
 cdef str K_LENGTH = sys.intern("CONTENT_LENGTH")
-cdef str K_HOST = sys.intern("HTTP_HOST")
-cdef str K_COOKIE = sys.intern("HTTP_COOKIE")
 cdef str K_CODING = sys.intern("HTTP_TRANSFER_ENCODING")
 
 
@@ -150,7 +121,7 @@ cdef class WsgiGateway:
     cdef dict _base
     cdef dict _templates
     cdef object _last_address
-    cdef dict _last_template
+    cdef EnvironTemplate _last_template
     cdef object _runtime
     cdef WsgiCall _spare
     cdef ThreadPool pool
@@ -160,29 +131,11 @@ cdef class WsgiGateway:
         self.config = config
         self.context = HttpContext(config, access_log)
         self._templates = {}
-        # With 22 entries a copy has room for 20 fields before it grows.
-        self._base = {
-            K_METHOD: "GET",
-            "SCRIPT_NAME": "",
-            K_PATH: "/",
-            K_QUERY: "",
-            K_RAW_URI: "/",
-            K_REQUEST_URI: "/",
-            K_PROTOCOL: "HTTP/1.1",
-            "SERVER_NAME": "",
-            "SERVER_PORT": "",
-            "SERVER_SOFTWARE": "fasthttp",
-            "GATEWAY_INTERFACE": "CGI/1.1",
-            K_REMOTE_ADDR: "",
-            K_REMOTE_PORT: "",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
+        self._base = environ_base() | {
             K_INPUT: NoInput(),
-            "wsgi.input_terminated": True,
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": config.threads > 1,
             "wsgi.multiprocess": bool(multiprocess),
-            "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
         }
 
@@ -210,22 +163,13 @@ cdef class WsgiGateway:
             self.pool.close(timeout)
             self.pool = None
 
-    cdef dict template_for(self, object address):
-        cdef dict template
+    cdef EnvironTemplate template_for(self, object address):
+        cdef EnvironTemplate template
         if address is self._last_address:
             return self._last_template
         template = self._templates.get(address)
         if template is None:
-            # Entry by entry: a dict that was presized takes 24 bytes for each
-            # instead of 16, its copies leave malloc's fast bins (measured:
-            # 300 instructions a request).
-            template = {key: value for key, value in self._base.items()}
-            if type(address) is tuple:
-                template["SERVER_NAME"] = address[0]
-                template["SERVER_PORT"] = str(address[1])
-            else:
-                template["SERVER_NAME"] = "localhost"
-                template["SERVER_PORT"] = "80"
+            template = EnvironTemplate(self._base, address)
             self._templates[address] = template
         self._last_address = address
         self._last_template = template
@@ -236,7 +180,7 @@ cdef class WsgiGateway:
 @cython.internal
 cdef class WsgiProtocol(HttpProtocol):
     cdef WsgiGateway gateway
-    cdef dict template
+    cdef EnvironTemplate template
     cdef str remote_addr
     cdef str remote_port
     cdef dict environ
@@ -251,115 +195,10 @@ cdef class WsgiProtocol(HttpProtocol):
         return self.abandon()
 
     cdef int begin_request(self) except -1:
-        cdef RequestParser parser = self.parser
-        cdef Head *head = &parser.head
-        cdef dict environ = PyDict_Copy(self.template)
-        cdef str target
-        if not self.method_is_get(head):
-            PyDict_SetItem(environ, K_METHOD, self.method(head))
-        if head.target.size > 1 or head.path.size == 0:
-            target = self.latin1(head.target.start, head.target.size)
-            PyDict_SetItem(environ, K_RAW_URI, target)
-            PyDict_SetItem(environ, K_REQUEST_URI, target)
-        PyDict_SetItem(environ, K_REMOTE_ADDR, self.remote_addr)
-        PyDict_SetItem(environ, K_REMOTE_PORT, self.remote_port)
-        if head.path.size > 1:
-            PyDict_SetItem(environ, K_PATH, self.path(head.path))
-        elif head.path.size == 0 and not head.has_authority:
-            PyDict_SetItem(environ, K_PATH, "")
-        if head.query.size:
-            PyDict_SetItem(
-                environ, K_QUERY,
-                self.latin1(head.query.start, head.query.size)
-            )
-        if not head.minor:
-            PyDict_SetItem(environ, K_PROTOCOL, "HTTP/1.0")
-        self.add_fields(environ, head)
-        if head.has_authority:
-            # RFC 9112 section 3.2.2: it replaces the Host field.
-            PyDict_SetItem(environ, K_HOST, self.latin1(
-                head.authority.start, head.authority.size
-            ))
-        self.environ = environ
+        self.environ = self.template.make(
+            self.parser, self.remote_addr, self.remote_port
+        )
         return 0
-
-    cdef bint method_is_get(self, Head *head) noexcept:
-        """The method the template holds already."""
-        return head.method.size == 3 and memcmp(
-            self.parser.at(head.method.start), b"GET", 3
-        ) == 0
-
-    cdef object method(self, Head *head):
-        method = self.latin1(head.method.start, head.method.size)
-        return sys.intern(method) if method in METHODS else method
-
-    cdef int add_fields(self, dict environ, Head *head) except -1:
-        cdef Field *field
-        cdef int index
-        cdef uint64_t seen[2]
-        cdef uint64_t bit
-        cdef object key
-        seen[0] = seen[1] = 0
-        for index in range(head.count):
-            field = &head.fields[index]
-            if field.known >= 0:
-                key = KEYS[field.known]
-                bit = <uint64_t>1 << (field.known & 63)
-                if not seen[field.known >> 6] & bit:
-                    seen[field.known >> 6] |= bit
-                    PyDict_SetItem(environ, key, self.value(field))
-                    continue
-            else:
-                key = self.key(field)
-                if key is None:
-                    continue
-                if PyDict_GetItem(environ, key) is NULL:
-                    PyDict_SetItem(environ, key, self.value(field))
-                    continue
-            # RFC 9110 section 5.3, RFC 6265 section 5.4
-            glue = "; " if key is K_COOKIE else ", "
-            environ[key] = environ[key] + glue + self.value(field)
-        return 0
-
-    cdef object value(self, Field *field):
-        cdef const char *text = <const char *>self.parser.at(field.value)
-        if field.high:
-            return PyUnicode_DecodeLatin1(text, field.value_size, NULL)
-        if field.value_size == 0:
-            return ""
-        value = PyUnicode_New(field.value_size, 127)
-        memcpy(PyUnicode_DATA(value), text, field.value_size)
-        return value
-
-    cdef object key(self, Field *field):
-        """HTTP_NAME; None for an underscore, which would pass for a hyphen."""
-        cdef const unsigned char *name = self.parser.at(field.name)
-        cdef char *to
-        cdef unsigned char c
-        cdef unsigned i
-        key = PyUnicode_New(field.name_size + 5, 127)
-        to = PyUnicode_DATA(key)
-        memcpy(to, b"HTTP_", 5)
-        to += 5
-        for i in range(field.name_size):
-            c = name[i]
-            if c == c"_":
-                return None
-            if c == c"-":
-                c = c"_"
-            elif c"a" <= c <= c"z":
-                c -= 32
-            to[i] = c
-        return key
-
-    cdef object path(self, Span span):
-        """Percent-decoded, each byte one latin-1 character (PEP 3333)."""
-        cdef const unsigned char *text = self.parser.at(span.start)
-        if memchr(text, c"%", span.size) is NULL:
-            return self.latin1(span.start, span.size)
-        return _parser.percent_decoded(
-            (<const char *>text)[:span.size]
-        ).decode("latin-1")
 
     cdef int complete_request(self) except -1:
         cdef dict environ = self.environ

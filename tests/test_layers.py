@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "fasthttp"
 LAYERS = (
     ("errors", "config"),
     ("_protocol", "_parser", "_serializer", "listeners"),
-    ("_transport", "server"),
+    ("_transport", "_environ", "server"),
     ("_http1",),
     ("_wsgi",),
     ("log", "worker"),

@@ -9,7 +9,12 @@ import tracemalloc
 import pytest
 from feeding import NEXT, bytewise, feed, feed_every_way, read_cases
 
-from fasthttp._parser import EndOfMessage, RequestHead, RequestParser
+from fasthttp._parser import (
+    EndOfMessage,
+    FieldMemo,
+    RequestHead,
+    RequestParser,
+)
 from fasthttp.config import Config
 from fasthttp.errors import PeerError
 
@@ -297,7 +302,7 @@ def test_an_input_without_end_is_refused_at_the_limit():
         (CHUNKED + b"1z", len(CHUNKED) + 1),
         (CHUNKED + b"2\r\nhiXY", len(CHUNKED) + 5),
         (CHUNKED + b"2\r\nhi\r\n1;\x00", len(CHUNKED) + 9),
-        (CHUNKED + b"0\r\nX(: y", len(CHUNKED) + 4),
+        (CHUNKED + b"0\r\nX(: y\r\n", len(CHUNKED) + 4),
     ],
 )
 def test_the_offset_is_the_byte_at_fault_within_its_message(data, offset):
@@ -552,3 +557,59 @@ def test_a_large_head_is_given_up():
         tracemalloc.stop()
     assert parser.between_messages
     assert after - before < 4096
+
+
+def fields(memo, **wanted):
+    lines = "".join(
+        f"{name.replace('_', '-')}: {value}\r\n"
+        for name, value in wanted.items()
+    )
+    data = b"GET / HTTP/1.1\r\nHost: a\r\n" + lines.encode("latin-1")
+    head = RequestParser(memo=memo).receive_data(data + b"\r\n")[0]
+    return head.headers[1:]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 7, 8, 15, 16, 17, 32, 33, 256])
+def test_a_field_that_repeats_is_one_object(size):
+    memo = FieldMemo()
+    value = "".join(chr(33 + at % 90) for at in range(size))
+    first, second, third = (fields(memo, Accept=value)[0] for _ in range(3))
+    assert first == second == third == ("accept", value)
+    assert second is third
+    assert fields(memo, User_Agent=value) == [("user-agent", value)]
+
+
+def test_values_that_differ_in_one_byte_are_not_mixed_up():
+    memo = FieldMemo()
+    for size in (1, 2, 5, 9, 20, 40, 70):
+        for at in range(size):
+            value = "a" * at + "b" + "a" * (size - at - 1)
+            for _ in range(3):
+                assert fields(memo, Accept=value) == [("accept", value)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Cookie", "session=1"),
+        ("Authorization", "Basic eA=="),
+        ("Proxy_Authorization", "Basic eA=="),
+        ("Accept", "x" * 257),
+        ("Accept", "\xe9"),
+        ("X_Own", "1"),
+    ],
+)
+def test_what_is_not_kept(name, value):
+    memo = FieldMemo()
+    found = [fields(memo, **{name: value})[0] for _ in range(4)]
+    assert len(set(found)) == 1
+    assert len(set(map(id, found))) == 4
+
+
+def test_more_values_than_the_memo_has_places_for():
+    memo = FieldMemo()
+    for turn in range(3):
+        for at in range(2000):
+            value = f"{at:04}" * (1 + at % 9)
+            found = fields(memo, Accept=value, Referer=value)
+            assert found == [("accept", value), ("referer", value)], turn

@@ -1,0 +1,9 @@
+from fasthttp._parser cimport RequestParser
+
+
+cdef class EnvironTemplate:
+    cdef dict _template
+
+    cdef dict make(
+        self, RequestParser parser, str remote_addr, str remote_port
+    )
