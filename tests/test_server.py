@@ -972,22 +972,19 @@ def test_no_wake_up_is_lost(start):
         assert called.acquire(timeout=PATIENCE)
 
 
-def test_no_wake_up_is_lost_while_one_is_read(start):
+def test_no_wake_up_is_lost_while_one_is_read(start, monkeypatch):
     server = start(Echo)
-    wake_read = server._wake_read
+    sleep_again = server_module.sleep_again
 
-    class Reading:
-        """Another thread calls just before the bytes are read."""
+    def call_just_before(fd):
+        monkeypatch.setattr(server_module, "sleep_again", sleep_again)
+        server.call_soon_threadsafe(lambda: None)
+        sleep_again(fd)
 
-        def recv(self, size):
-            server._wake_read = wake_read
-            server.call_soon_threadsafe(lambda: None)
-            return wake_read.recv(size)
-
-    in_loop(server, setattr, server, "_wake_read", Reading())
+    monkeypatch.setattr(server_module, "sleep_again", call_just_before)
     for _ in range(3):
         in_loop(server, lambda: None)
-    assert server._wake_read is wake_read
+    assert server_module.sleep_again is sleep_again
 
 
 def test_calls_run_on_the_loops_thread_and_may_fail(start, error_log):
