@@ -468,10 +468,10 @@ cdef class Wire(BaseTransport):
     def __cinit__(self):
         self.sent = bytearray()
 
-    def getpeername(self):
+    cpdef object getpeername(self):
         return ("192.0.2.1", 4711)
 
-    def getsockname(self):
+    cpdef object getsockname(self):
         return ("192.0.2.2", 80)
 
     cpdef int write(self, data) except -1:
