@@ -128,9 +128,12 @@ def close_descriptor(environ):
 
 
 def wait_for_reset(environ):
+    fd, port = descriptor_of(environ), int(environ["REMOTE_PORT"])
     poll = select.poll()
-    poll.register(descriptor_of(environ), 0)
-    poll.poll()
+    poll.register(fd, 0)
+    # The loop may have closed it, and the number may have come again.
+    while has_peer(fd, port) and not poll.poll(10):
+        pass
 
 
 def written(start_response):
