@@ -88,6 +88,7 @@ cdef class Transport(BaseTransport):
     cdef int press(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
+    cdef int message_flags(self) noexcept
     cdef int flush_queue(self) except -1
     cdef int consume(self, Py_ssize_t sent) except -1
     cdef int keep_unsent(self) except -1

@@ -32,8 +32,8 @@ class EpollPoller:
     def unregister(self, fd: int) -> None:
         """Watch it no more."""
 
-    def poll(self, timeout: float, events: Events) -> None:
-        """Wait `timeout` seconds (below 0: for ever) or until a signal."""
+    def poll(self, until: float, events: Events) -> None:
+        """Wait until an event, a signal, or that time.monotonic() (or inf)."""
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._wsgi import WsgiGateway
 from .config import VERSION, Config
-from .listeners import describe
+from .listeners import defer_accept, describe
 from .log import ERROR_LOGGER
 from .server import AsyncSocketServer
 
@@ -41,6 +41,7 @@ class Worker:
         self.gateway = WsgiGateway(
             app, config, multiprocess=multiprocess, access_log=access_log
         )
+        defer_accept(sockets)
         self.server = self.server_class.from_sockets(
             sockets,
             self.gateway,

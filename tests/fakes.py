@@ -228,9 +228,9 @@ class CountingPoller:
     def __getattr__(self, name):
         return getattr(self.poller, name)
 
-    def poll(self, timeout, limit):
+    def poll(self, until, events):
         self.polls += 1
-        return self.poller.poll(timeout, limit)
+        return self.poller.poll(until, events)
 
 
 def count_polls(server, seconds):

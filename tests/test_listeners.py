@@ -1,5 +1,6 @@
 import errno
 import os
+import select
 import socket
 import stat
 
@@ -7,7 +8,17 @@ import pytest
 
 from fasthttp.config import Config
 from fasthttp.errors import BindError
-from fasthttp.listeners import bind_listeners, close_listeners, describe
+from fasthttp.listeners import (
+    DEFER_SECONDS,
+    HANDSHAKE_SECONDS,
+    bind_listeners,
+    close_listeners,
+    defer_accept,
+    describe,
+    refuse_new_clients,
+)
+
+PATIENCE = 10
 
 
 @pytest.fixture
@@ -148,3 +159,57 @@ def test_descriptors_that_cannot_listen(bind, tmp_path):
         bind(f"fd://{file.fileno()}")
     with pytest.raises(BindError, match="bad file descriptor"):
         bind("fd://987654")
+
+
+def test_a_client_is_held_back_until_it_speaks(bind):
+    """Or until DEFER_SECONDS are over: it is not forgotten."""
+    listeners = bind("127.0.0.1:0")
+    defer_accept(listeners)
+    (listener,) = listeners
+    listener.setblocking(False)
+    with connected(listener) as speaking, connected(listener) as silent:
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        speaking.sendall(b"x")
+        assert accept_name(listener) == speaking.getsockname()
+        assert accept_name(listener) == silent.getsockname()
+
+
+def test_clients_under_way_are_waited_for(bind, tmp_path):
+    listeners = bind("127.0.0.1:0", "[::]:0", f"unix:{tmp_path}/socket")
+    defer_accept(listeners)
+    assert refuse_new_clients(listeners[2:]) == 0
+    assert refuse_new_clients(listeners) == HANDSHAKE_SECONDS
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "[::]:0"])
+def test_silent_clients_are_waited_for(bind, address):
+    listeners = bind(address)
+    defer_accept(listeners)
+    (listener,) = listeners
+    with connected(listener) as silent:
+        listener.settimeout(refuse_new_clients(listeners))
+        assert listener.gettimeout() == HANDSHAKE_SECONDS + DEFER_SECONDS
+        accepted, name = listener.accept()
+        accepted.close()
+        assert name == silent.getsockname()
+
+
+def test_a_refused_client_finds_nobody(bind):
+    (listener,) = listeners = bind("127.0.0.1:0")
+    refuse_new_clients(listeners)
+    with socket.socket() as client:
+        client.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            client.connect(listener.getsockname())
+
+
+def connected(listener):
+    return socket.create_connection(listener.getsockname()[:2])
+
+
+def accept_name(listener):
+    assert select.select([listener], [], [], PATIENCE)[0]
+    accepted, name = listener.accept()
+    accepted.close()
+    return name

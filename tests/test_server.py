@@ -36,6 +36,7 @@ from fakes import (
 
 from fasthttp import AsyncSocketServer, BaseProtocol
 from fasthttp import server as server_module
+from fasthttp.listeners import HANDSHAKE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -769,7 +770,7 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
     probe.wait_for("shutdown")
     # Due after the last accept, which was planned before.
     last = threading.Event()
-    seconds = server_module.HANDSHAKE_TIME
+    seconds = HANDSHAKE_SECONDS
     in_loop(server, server.call_later, seconds, last.set)
     assert last.wait(PATIENCE)
     with pytest.raises(ConnectionRefusedError):

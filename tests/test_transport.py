@@ -1,11 +1,13 @@
 """One connection: every byte arrives, or the connection ends; once."""
 
 import itertools
+import math
 import os
 import queue
 import random
 import signal
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -30,13 +32,15 @@ from fakes import (
     use_poller,
 )
 
-from fasthttp import AsyncSocketServer, BaseProtocol
+from fasthttp import AsyncSocketServer, BaseProtocol, HttpProtocol
 from fasthttp import server as server_module
 from fasthttp._transport import Connections, EpollPoller, Events
 
 HIGH_WATER = 65536
 LOW_WATER = 16384
 MUCH = 1 << 22
+# Of struct tcp_info in linux/tcp.h.
+TCPI_SEGS_IN = 140
 
 
 @pytest.fixture(autouse=True, params=POLLERS)
@@ -578,6 +582,44 @@ def test_close_sends_everything_first(link):
     assert probe.trans.fileno() == -1
 
 
+class Answering(Echo):
+    def on_data_received(self, data):
+        super().on_data_received(data)
+        if data == b"bye!":
+            self.close_socket_connection()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "stay", "leave"),
+    [
+        (Answering, b"stay", b"bye!"),
+        (
+            HttpProtocol,
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        ),
+    ],
+    ids=["queued", "shared buffer"],
+)
+def test_the_last_bytes_and_the_end_are_one_packet(
+    start, stack, protocol, stay, leave
+):
+    """The end needs no packet more than an answer has."""
+    server = start(protocol)
+
+    def packets(request):
+        peer = stack.enter_context(connect(server.port))
+        peer.sendall(request)
+        assert peer.recv(4096)
+        if request is leave:
+            assert peer.recv(1) == b""
+        state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+        (received,) = struct.unpack_from("I", state, TCPI_SEGS_IN)
+        return received
+
+    assert packets(leave) == packets(stay)
+
+
 @pytest.mark.parametrize("close", ["close", "close_lingering"])
 def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
     """RFC 9112 section 9.6: a close(2) at once would be a reset."""
@@ -976,12 +1018,12 @@ def test_what_has_no_room_comes_with_the_next_poll(loop, stack):
         theirs.send(b"x")
     events = Events(2)
     for expected in (2, 3):
-        poller.poll(1, events)
+        poller.poll(math.inf, events)
         connections.dispatch(events)
         for ready in called:
             poller.modify(ready.fileno(), 0)
         assert len(set(called)) == len(called) == expected
-    poller.poll(0.001, events)
+    poller.poll(0, events)
     connections.dispatch(events)
     assert len(called) == 3
 
@@ -994,7 +1036,7 @@ def test_what_is_not_watched_any_more_is_not_told(loop, stack):
     events = Events(1)
     theirs.send(b"x")
     poller.register(ours.fileno(), 1)
-    poller.poll(1, events)
+    poller.poll(math.inf, events)
     connections.set_handler(ours.fileno(), None)
     connections.dispatch(events)
     poller.unregister(ours.fileno())
