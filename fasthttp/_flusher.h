@@ -1,8 +1,9 @@
 /* A thread that sends what its owner has written and not yet sent.
  *
- * The owner holds bytes back to send several writes at once; should it be
- * busy elsewhere, they leave within two ticks all the same. The thread needs
- * nothing of Python's: code that keeps the GIL does not delay it.
+ * The owner holds bytes back to send several writes, or the answers of
+ * several clients, in one go; should it be busy elsewhere, they leave within
+ * two ticks all the same. The thread needs nothing of Python's: code that
+ * keeps the GIL does not delay it.
  */
 #ifndef FASTHTTP_FLUSHER_H
 #define FASTHTTP_FLUSHER_H
@@ -18,17 +19,23 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-enum { FH_TICK_NS = 1000000, FH_TICKS_AWAKE = 10 };
+enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10, FH_PIECES = 16 };
 
-struct fh_flusher {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    int fd; /* -1: nothing is held back */
+/* What is held back for one client. */
+struct fh_piece {
+    int fd;
     const char *data;
     size_t size;
     size_t sent;
     int failure; /* errno of a send */
     bool fresh;  /* held back for less than a tick */
+};
+
+struct fh_flusher {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct fh_piece pieces[FH_PIECES];
+    int count;
     bool asleep;
     bool ended;
 };
@@ -36,7 +43,7 @@ struct fh_flusher {
 static inline void
 fh_flusher_init(struct fh_flusher *self)
 {
-    *self = (struct fh_flusher){.fd = -1};
+    *self = (struct fh_flusher){.count = 0};
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->wake, NULL);
 }
@@ -48,36 +55,33 @@ fh_flusher_destroy(struct fh_flusher *self)
     pthread_mutex_destroy(&self->lock);
 }
 
-/* `size` bytes at `data` wait; of those held before, more may be sent. */
+/* `size` bytes at `data` wait: the last piece has grown, or a new one is
+ * there. The owner sees to it that there are never more than FH_PIECES. */
 static inline void
 fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size)
 {
     pthread_mutex_lock(&self->lock);
-    if (self->fd < 0) {
-        self->fd = fd;
-        self->data = data;
-        self->size = self->sent = 0;
-        self->failure = 0;
+    struct fh_piece *last = &self->pieces[self->count - 1];
+    if (self->count == 0 || last->data != data) {
+        last = &self->pieces[self->count++];
+        *last = (struct fh_piece){.fd = fd, .data = data};
     }
-    if (self->sent == self->size)
-        self->fresh = true;
-    self->size = size;
+    if (last->sent == last->size)
+        last->fresh = true;
+    last->size = size;
     bool asleep = self->asleep;
     pthread_mutex_unlock(&self->lock);
     if (asleep)
         pthread_cond_signal(&self->wake);
 }
 
-/* The bytes are the owner's again; returns how many of them were sent. */
-static inline size_t
-fh_flusher_take(struct fh_flusher *self, int *failure)
+/* All pieces but the first `rest` are the owner's again, to be read. */
+static inline void
+fh_flusher_take(struct fh_flusher *self, int rest)
 {
     pthread_mutex_lock(&self->lock);
-    size_t sent = self->sent;
-    *failure = self->failure;
-    self->fd = -1;
+    self->count = rest;
     pthread_mutex_unlock(&self->lock);
-    return sent;
 }
 
 static inline void
@@ -90,7 +94,7 @@ fh_flusher_end(struct fh_flusher *self)
 }
 
 static inline void
-fh_flusher_send(struct fh_flusher *self)
+fh_piece_send(struct fh_piece *self)
 {
     if (self->fresh) {
         self->fresh = false;
@@ -113,12 +117,13 @@ fh_flusher_run(struct fh_flusher *self)
     int idle = 0;
     pthread_mutex_lock(&self->lock);
     while (!self->ended) {
-        if (self->fd >= 0) {
+        if (self->count) {
             idle = 0;
-            fh_flusher_send(self);
+            for (int i = 0; i < self->count; i++)
+                fh_piece_send(&self->pieces[i]);
         } else if (++idle > FH_TICKS_AWAKE) {
             self->asleep = true;
-            while (self->fd < 0 && !self->ended)
+            while (self->count == 0 && !self->ended)
                 pthread_cond_wait(&self->wake, &self->lock);
             self->asleep = false;
             continue;

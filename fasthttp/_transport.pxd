@@ -25,8 +25,15 @@ cdef class EpollPoller:
 
 
 cdef extern from "_flusher.h":
+    enum:
+        FH_PIECES
+    struct fh_piece:
+        const char *data
+        size_t size
+        size_t sent
+        int failure
     struct fh_flusher:
-        pass
+        fh_piece *pieces
 
 
 cdef class Connections:
@@ -47,18 +54,24 @@ cdef class Connections:
     cdef Py_ssize_t _rx_size
     cdef char *_tx
     cdef Py_ssize_t _tx_used
+    cdef Py_ssize_t _tx_start   # of what the current transport has written
     cdef Transport _current
+    cdef list _waiting          # whose bytes stand before that
+    cdef bint _holding          # back the answers of this turn
     cdef Py_ssize_t _blocked    # connections that wait to send
     cdef fh_flusher _flusher
     cdef object _flusher_thread
-    cdef bint _lent             # the shared buffer, to the flusher
+    cdef bint _lent             # what the current has written, to it
     cdef sockaddr_storage _raw_local
     cdef object _local
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size)
     cdef object handler_of(self, int fd)
-    cdef int lend(self, int fd) except -1
+    cdef int begin(self, Transport transport) except -1
+    cdef int lend(self, Transport transport) except -1
     cdef int take_back(self) except -1
+    cdef int hold(self, Transport transport) except -1
+    cdef int send_held(self) except -1
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1
@@ -88,11 +101,14 @@ cdef class Transport(BaseTransport):
     cdef int press(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
+    cdef int send_held(self, fh_piece *piece) except -1
+    cdef int send_now(self, const char *data, Py_ssize_t size) except -1
+    cdef int end(self) except -1
+    cdef int gather(self) except -1
     cdef int message_flags(self) noexcept
     cdef int flush_queue(self) except -1
     cdef int consume(self, Py_ssize_t sent) except -1
     cdef int keep_unsent(self) except -1
-    cdef int enqueue_shared(self, Py_ssize_t start) except -1
     cdef int enqueue(self, object item, long long size) except -1
     cdef bint has_unread_input(self) except -1
     cdef int mark_dirty(self) except -1

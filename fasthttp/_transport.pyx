@@ -73,7 +73,7 @@ cdef extern from "_flusher.h":
     void fh_flusher_init(fh_flusher *)
     void fh_flusher_destroy(fh_flusher *)
     void fh_flusher_hold(fh_flusher *, int, const char *, size_t)
-    size_t fh_flusher_take(fh_flusher *, int *)
+    void fh_flusher_take(fh_flusher *, int)
     void fh_flusher_end(fh_flusher *)
     void fh_flusher_run(fh_flusher *) nogil
 
@@ -102,11 +102,14 @@ cdef enum:
     RESET = 0x400     # close with RST
     LOST = 0x800      # the descriptor is somebody else's
     BOUND = 0x1000    # the kernel holds little of what it has not sent
+    WAITING = 0x2000  # in Connections._waiting
 
 cdef enum:
     HIGH_WATER = 65536
     LOW_WATER = 16384
     SHARED_SIZE = 131072
+    HELD_MAX = 65536
+    COPY_MAX = 16384
     IOV_COUNT = 64
     TURN_BYTES = 4194304
     MESSAGE_COST = 512
@@ -229,6 +232,7 @@ cdef class Connections:
         self.linger_total = LINGER_TOTAL
         self._poller = poller
         self._dirty = []
+        self._waiting = []
         self._rx_size = rx_size
         self._rx = <char *>PyMem_Malloc(rx_size)
         self._tx = <char *>PyMem_Malloc(SHARED_SIZE)
@@ -244,6 +248,11 @@ cdef class Connections:
 
     def enter(self):
         self._thread = PyThread_get_thread_ident()
+        if self._flusher_thread is None:
+            self._flusher_thread = threading.Thread(
+                target=self._run_flusher, name="fasthttp-flusher", daemon=True
+            )
+            self._flusher_thread.start()
 
     def set_handler(self, int fd, handler):
         if fd < 0:
@@ -259,12 +268,15 @@ cdef class Connections:
         cdef object handler
         cdef Py_ssize_t at
         self.now = fh_monotonic()
+        self._holding = events._count > 1
         for at in range(events._count):
             handler = self.handler_of(events._ready[at].data.fd)
             if type(handler) is Transport:
                 (<Transport>handler).on_event(events._ready[at].events)
             elif handler is not None:
                 handler()
+        self._holding = False
+        self.send_held()
         return self.now
 
     def flush(self):
@@ -276,9 +288,8 @@ cdef class Connections:
             self._dirty = []
             for transport in dirty:
                 transport._flags &= ~DIRTY
-                self._current = transport
-                transport.settle()
-                self._current = None
+                self.begin(transport)
+                transport.end()
         if self.held > self.max_held > 0:
             self.shed()
         return bool(self._dirty)
@@ -339,7 +350,7 @@ cdef class Connections:
         transport._peername = address_of(peer, size)
         self.set_handler(fd, transport)
         self.count += 1
-        self._current = transport
+        self.begin(transport)
         try:
             protocol = factory(self.server, transport, transport)
             if not isinstance(protocol, BaseProtocol):
@@ -355,9 +366,7 @@ cdef class Connections:
         else:
             if not transport._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
                 transport.receive()
-        transport.settle()
-        self._current = None
-        return 0
+        return transport.end()
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size):
         """Our side has few addresses: mostly it is the last one again."""
@@ -387,10 +396,9 @@ cdef class Connections:
         for transport in due:
             if transport._flags & CLOSED:
                 continue
-            self._current = transport
+            self.begin(transport)
             transport.expire()
-            transport.settle()
-            self._current = None
+            transport.end()
 
     def drain(self):
         """Ask every protocol to come to its end."""
@@ -398,13 +406,12 @@ cdef class Connections:
         for transport in self.transports():
             if transport._flags & (CLOSING | CLOSED):
                 continue
-            self._current = transport
+            self.begin(transport)
             try:
                 transport._protocol.drain()
             except BaseException:
                 transport.fail("on_shutdown")
-            transport.settle()
-            self._current = None
+            transport.end()
 
     def abort(self):
         """Close every connection at once."""
@@ -416,18 +423,24 @@ cdef class Connections:
         if self._flusher_thread is not None:
             self._flusher_thread.join()
 
-    cdef int lend(self, int fd) except -1:
-        """Let the flusher send what is in the shared buffer.
+    cdef int begin(self, Transport transport) except -1:
+        """What it writes until its end() gathers in the shared buffer."""
+        if transport._flags & WAITING:
+            self.send_held()
+        self._current = transport
+        self._tx_start = self._tx_used
+        return 0
+
+    cdef int lend(self, Transport transport) except -1:
+        """Let the flusher send what the current transport has written.
 
         More may be added to it. Measured, of 16 chunks of 4 KB: 18 calls of
         send a response without, 1 with.
         """
-        if self._flusher_thread is None:
-            self._flusher_thread = threading.Thread(
-                target=self._run_flusher, name="fasthttp-flusher", daemon=True
-            )
-            self._flusher_thread.start()
-        fh_flusher_hold(&self._flusher, fd, self._tx, self._tx_used)
+        fh_flusher_hold(
+            &self._flusher, transport._fd, self._tx + self._tx_start,
+            self._tx_used - self._tx_start
+        )
         self._lent = True
         return 0
 
@@ -437,12 +450,52 @@ cdef class Connections:
 
     cdef int take_back(self) except -1:
         """End lend(); 0 or the errno of a send."""
-        cdef int failure
-        cdef Py_ssize_t sent = fh_flusher_take(&self._flusher, &failure)
+        cdef int at = len(self._waiting)
+        cdef fh_piece *piece = &self._flusher.pieces[at]
+        cdef char *data = self._tx + self._tx_start
+        fh_flusher_take(&self._flusher, at)
         self._lent = False
-        self._tx_used -= sent
-        memmove(self._tx, self._tx + sent, self._tx_used)
-        return failure
+        self._tx_used -= piece.sent
+        memmove(data, data + piece.sent, self._tx_used - self._tx_start)
+        return piece.failure
+
+    cdef int hold(self, Transport transport) except -1:
+        """Send its bytes with those of others, as a rule at the turn's end.
+
+        A client that waits is woken by what it gets, which is dear; those
+        that come next find it awake. Measured, 64 connections: Flask 179 us
+        a request instead of 220, an application of 50 us 67 instead of 83.
+        """
+        self.lend(transport)
+        self._lent = False
+        self._current = None
+        transport._flags |= WAITING
+        self._waiting.append(transport)
+        if len(self._waiting) == FH_PIECES or self._tx_used > HELD_MAX:
+            self.send_held()
+        return 0
+
+    cdef int send_held(self) except -1:
+        cdef list waiting = self._waiting
+        cdef Transport current = self._current
+        cdef Transport transport
+        cdef int at = 0
+        if not waiting:
+            return 0
+        if current is not None:
+            current.keep_unsent()
+        fh_flusher_take(&self._flusher, 0)
+        self._waiting = []
+        for transport in waiting:
+            transport.send_held(&self._flusher.pieces[at])
+            at += 1
+        self._tx_used = 0
+        for transport in waiting:
+            self.begin(transport)
+            transport.settle()
+        self._current = current
+        self._tx_start = self._tx_used
+        return 0
 
     def transports(self):
         return [
@@ -538,8 +591,9 @@ cdef class Transport(BaseTransport):
         return self.queued() == 0
 
     cpdef Py_ssize_t queued(self) except -1:
-        if self._owner._current is self:
-            return self._queued + self._owner._tx_used
+        cdef Connections owner = self._owner
+        if owner._current is self:
+            return self._queued + owner._tx_used - owner._tx_start
         return self._queued
 
     cpdef bint full(self) except -1:
@@ -589,7 +643,7 @@ cdef class Transport(BaseTransport):
         cdef Connections owner = self._owner
         if (
             owner._current is not self or self._queued
-            or size > SHARED_SIZE
+            or size > SHARED_SIZE - owner._tx_start
             or self._flags & (CLOSING | BROKEN | CLOSED)
         ):
             return self.write(PyBytes_FromStringAndSize(data, size))
@@ -664,7 +718,7 @@ cdef class Transport(BaseTransport):
         return 0
 
     cdef int on_event(self, int mask) except -1:
-        self._owner._current = self
+        self._owner.begin(self)
         if mask & OUT:
             self._flags &= ~BLOCKED
         if mask & (IN | ERR | HUP):
@@ -672,9 +726,35 @@ cdef class Transport(BaseTransport):
                 self.receive()
             elif mask & (ERR | HUP):
                 self._flags |= BROKEN
+        return self.end()
+
+    cdef int end(self) except -1:
+        """After begin(): send what was written, now or with others."""
+        cdef Connections owner = self._owner
+        if owner._holding and not self._flags & (BLOCKED | BROKEN | CLOSED):
+            self.gather()
+            if owner._tx_used > owner._tx_start and self._queued == 0:
+                return owner.hold(self)
         self.settle()
-        self._owner._current = None
+        owner._current = None
         return 0
+
+    cdef int gather(self) except -1:
+        """Move a short queue to the shared buffer."""
+        cdef Connections owner = self._owner
+        cdef Py_ssize_t at, size
+        cdef object item
+        if (
+            not 0 < self._queued <= COPY_MAX or self._held != self._queued
+            or self._sent
+        ):
+            return 0
+        for at in range(self._first, len(self._queue)):
+            item = self._queue[at]
+            size = PyBytes_GET_SIZE(item)
+            memcpy(owner._tx + owner._tx_used, PyBytes_AS_STRING(item), size)
+            owner._tx_used += size
+        return self.consume(self._queued)
 
     cdef int receive(self) except -1:
         cdef Connections owner = self._owner
@@ -762,24 +842,27 @@ cdef class Transport(BaseTransport):
     cpdef bint enter(self) except -1:
         if self._owner._current is not None:
             return False
-        self._owner._current = self
+        self._owner.begin(self)
         return True
 
     cpdef int leave(self) except -1:
-        self.settle()
-        self._owner._current = None
-        return 0
+        return self.end()
 
     cpdef int flush_soon(self) except -1:
         cdef Connections owner = self._owner
         if owner._current is not self or self._queued:
             return self.flush()
-        if owner._tx_used and not self._flags & (BROKEN | CLOSED):
-            owner.lend(self._fd)
+        if owner._tx_used > owner._tx_start and not (
+            self._flags & (BROKEN | CLOSED)
+        ):
+            owner.lend(self)
         return 0
 
     cpdef int flush(self) except -1:
-        if self._owner._current is self and self._owner._tx_used:
+        cdef Connections owner = self._owner
+        if self._flags & WAITING:
+            owner.send_held()
+        if owner._current is self and owner._tx_used > owner._tx_start:
             self.flush_shared()
         if self._queued and not self._flags & (BLOCKED | BROKEN):
             self.flush_queue()
@@ -794,26 +877,37 @@ cdef class Transport(BaseTransport):
 
     cdef int flush_shared(self) except -1:
         cdef Connections owner = self._owner
-        cdef ssize_t sent
+        cdef Py_ssize_t size
         self.reclaim()
-        if self._flags & BROKEN:
-            owner._tx_used = 0
-        if owner._tx_used == 0:
-            return 0
-        sent = send(
-            self._fd, owner._tx, owner._tx_used, self.message_flags()
+        size = owner._tx_used - owner._tx_start
+        owner._tx_used = owner._tx_start
+        return self.send_now(owner._tx + owner._tx_start, size)
+
+    cdef int send_held(self, fh_piece *piece) except -1:
+        self._flags &= ~WAITING
+        if piece.failure:
+            self._flags |= BROKEN
+        return self.send_now(
+            piece.data + piece.sent, piece.size - piece.sent
         )
-        if sent == owner._tx_used:
-            owner._tx_used = 0
+
+    cdef int send_now(self, const char *data, Py_ssize_t size) except -1:
+        """What the kernel does not take of it goes to the queue."""
+        cdef ssize_t sent
+        if size == 0 or self._flags & (BROKEN | CLOSED):
+            return 0
+        sent = send(self._fd, data, size, self.message_flags())
+        if sent == size:
             return 0
         if sent < 0:
             if errno != EAGAIN and errno != EINTR:
-                owner._tx_used = 0
                 self._flags |= BROKEN
                 return 0
             sent = 0
         self._flags |= BLOCKED
-        return self.enqueue_shared(sent)
+        return self.enqueue(
+            PyBytes_FromStringAndSize(data + sent, size - sent), size - sent
+        )
 
     cdef int message_flags(self) noexcept:
         """The last bytes leave with FIN, as one packet."""
@@ -821,22 +915,22 @@ cdef class Transport(BaseTransport):
 
     cdef int keep_unsent(self) except -1:
         """Move what stands in the shared buffer to the queue."""
-        if self._owner._current is self and self._owner._tx_used:
-            self.reclaim()
-            self.enqueue_shared(0)
-        return 0
-
-    cdef int enqueue_shared(self, Py_ssize_t start) except -1:
         cdef Connections owner = self._owner
-        cdef Py_ssize_t size = owner._tx_used - start
-        owner._tx_used = 0
+        cdef Py_ssize_t size
+        if owner._current is not self or owner._tx_used == owner._tx_start:
+            return 0
+        self.reclaim()
+        size = owner._tx_used - owner._tx_start
+        owner._tx_used = owner._tx_start
         if size == 0:
             return 0
         return self.enqueue(
-            PyBytes_FromStringAndSize(owner._tx + start, size), size
+            PyBytes_FromStringAndSize(owner._tx + owner._tx_start, size), size
         )
 
     cdef int enqueue(self, object item, long long size) except -1:
+        if self._flags & WAITING:
+            self._owner.send_held()
         if self._queue is None:
             self._queue = []
         self._queue.append(item)
@@ -1029,12 +1123,14 @@ cdef class Transport(BaseTransport):
         """Release the descriptor, then tell the protocol, once."""
         cdef Connections owner = self._owner
         cdef linger_option reset
+        if self._flags & WAITING:
+            owner.send_held()
         if self._flags & CLOSED:
             return 0
         self._flags |= CLOSED
         if owner._current is self:
             self.reclaim()
-            owner._tx_used = 0
+            owner._tx_used = owner._tx_start
         self._queue = None
         self._queued = 0
         owner.held -= self._held

@@ -435,7 +435,7 @@ cdef class WsgiCall:
             close = getattr(iterable, "close", None)
             if close is not None:
                 if self.thread is None and self.protocol is not None:
-                    self.protocol.transport.flush()
+                    self.protocol.transport.flush_soon()
                 try:
                     close()
                 except BaseException:
@@ -568,11 +568,9 @@ cdef class WsgiCall:
         if protocol.framing == LENGTH and protocol.remaining == 0:
             self.enough = True
         # PEP 3333: a block leaves while the next one is made. A thread's do
-        # so anyway; of the loop's, the last is sent now.
+        # so anyway.
         if self.lazy and self.thread is None:
-            return transport.flush() if self.enough else (
-                transport.flush_soon()
-            )
+            return transport.flush_soon()
         return 0
 
     cdef int spill_over(self, bytes data) except -1:

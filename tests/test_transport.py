@@ -15,6 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 from fakes import (
+    PATIENCE,
     POLLERS,
     ErrorLog,
     Probe,
@@ -222,6 +223,113 @@ def test_send_to_others(stack, start):
     in_loop(server, broadcast)
     for at, peer in enumerate(peers):
         assert read_exactly(peer, 4) == b"to %d" % at
+
+
+# The answers of one turn.
+
+
+class Turn:
+    """Clients whose messages come in one turn, in their order.
+
+    The hook of each calls its own action with the turn and its protocol.
+    """
+
+    def __init__(self, stack, start, *actions):
+        self.probes = []
+        self.peers = []
+        self.actions = iter(actions)
+        self.read = threading.Event()
+        self.waited = []
+        made = Probes(overriding("on_data_received", self.act))
+        self.server = start(made)
+        for _ in actions:
+            peer = connect(self.server.port, small=True)
+            self.peers.append(stack.enter_context(peer))
+            self.probes.append(made.next())
+            self.probes[-1].wait_for("new")
+        with halted(self.server):
+            for peer in self.peers:
+                peer.sendall(b"x")
+
+    def act(self, probe):
+        next(self.actions)(self, probe)
+
+    def be_slow(self, probe):
+        """The action that goes on when a client has `read`."""
+        self.waited.append(self.read.wait(PATIENCE))
+
+    def is_read(self):
+        """The slow action's hook was on when the clients read."""
+        self.read.set()
+        turn(self.server)
+        assert self.waited == [True]
+
+
+def answer(data):
+    return lambda clients, probe: probe.send(data)
+
+
+def test_the_answers_of_a_turn_reach_their_clients(stack, start):
+    """Many, small ones and some that do not fit with the others."""
+    sizes = random.Random(7)
+    answers = [
+        os.urandom(sizes.choice((1, 900, 9000, 90_000))) for _ in range(99)
+    ]
+    clients = Turn(stack, start, *map(answer, answers))
+    for peer, expected in zip(clients.peers, answers, strict=True):
+        assert read_exactly(peer, len(expected)) == expected
+
+
+def test_a_slow_hook_does_not_hold_back_the_answers_before_it(stack, start):
+    clients = Turn(stack, start, answer(b"1"), answer(b"2"), Turn.be_slow)
+    assert read_exactly(clients.peers[0], 1) == b"1"
+    assert read_exactly(clients.peers[1], 1) == b"2"
+    clients.is_read()
+
+
+@pytest.mark.parametrize("more", [b"more", bytes(MUCH)], ids=["", "much"])
+def test_what_others_send_comes_after_what_is_held(stack, start, more):
+    def send_more(clients, probe):
+        clients.probes[0].send(more)
+        clients.probes[0].close_socket_connection()
+
+    # The kernel takes but a part of it.
+    held = os.urandom(16384)
+    clients = Turn(stack, start, answer(held), send_more)
+    assert read_all(clients.peers[0]) == held + more
+    clients.probes[0].wait_for("closed")
+
+
+def test_what_is_held_leaves_by_flush(stack, start):
+    def flush(clients, probe):
+        probe.send(b"of the flushing one")
+        clients.probes[0].trans.flush()
+        probe.send(b", in order")
+
+    clients = Turn(stack, start, answer(b"held"), flush)
+    assert read_exactly(clients.peers[0], 4) == b"held"
+    expected = b"of the flushing one, in order"
+    assert read_exactly(clients.peers[1], len(expected)) == expected
+
+
+def test_a_client_is_aborted_while_its_answer_is_held(stack, start):
+    def abort(clients, probe):
+        clients.probes[0].trans.abort()
+        probe.send(b"mine")
+
+    clients = Turn(stack, start, answer(b"held"), abort)
+    clients.probes[0].wait_for("closed")
+    assert read_exactly(clients.peers[1], 4) == b"mine"
+
+
+def test_a_client_leaves_while_its_answer_is_held(stack, start):
+    def see_it_leave(clients, probe):
+        reset(clients.peers[0])
+        probe.send(b"mine")
+
+    clients = Turn(stack, start, answer(b"held"), see_it_leave)
+    clients.probes[0].wait_for("closed")
+    assert read_exactly(clients.peers[1], 4) == b"mine"
 
 
 # Water marks.
@@ -881,6 +989,33 @@ def test_a_file_to_a_client_that_leaves(link, file):
     assert released.wait(5)
 
 
+def break_pipe(probe):
+    with socket.socket(fileno=os.dup(probe.trans.fileno())) as same:
+        same.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("flusher", [False, True])
+def test_a_held_answer_to_a_broken_pipe_raises_no_signal(stack, start, flusher):
+    """Neither the loop's thread is sent SIGPIPE nor the flusher's."""
+    signals = []
+    before = signal.signal(signal.SIGPIPE, lambda *args: signals.append(args))
+    stack.callback(signal.signal, signal.SIGPIPE, before)
+
+    def answer_in_vain(clients, probe):
+        probe.send(b"held")
+        break_pipe(probe)
+
+    actions = [answer_in_vain, answer(b"next")]
+    if flusher:
+        actions.append(Turn.be_slow)
+    clients = Turn(stack, start, *actions)
+    assert read_exactly(clients.peers[1], 4) == b"next"
+    if flusher:
+        clients.is_read()
+    clients.probes[0].wait_for("closed")
+    assert not signals
+
+
 @pytest.mark.parametrize("kind", ["bytes", "file"])
 def test_a_broken_pipe_raises_no_signal(stack, link, file, kind):
     signals = []
@@ -889,8 +1024,7 @@ def test_a_broken_pipe_raises_no_signal(stack, link, file, kind):
     server, _, probe = link()
 
     def send():
-        with socket.socket(fileno=os.dup(probe.trans.fileno())) as same:
-            same.shutdown(socket.SHUT_WR)
+        break_pipe(probe)
         if kind == "bytes":
             probe.trans.write(b"x")
         else:
