@@ -375,8 +375,7 @@ cdef class HttpProtocol(BaseProtocol):
         return self.await_request()
 
     cdef int await_request(self) except -1:
-        self.since = self.transport.now()
-        self.transport.set_deadline(self.context.keep_alive)
+        self.since = self.transport.set_deadline(self.context.keep_alive)
         return 0
 
     cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1:
@@ -559,6 +558,9 @@ cdef class HttpProtocol(BaseProtocol):
             self.state = ENDED
             return self.transport.close()
         if self.state == READING_BODY:
+            if self.body_mark < 0:
+                self.body_mark = 0
+                self.transport.set_deadline(self.context.body_timeout)
             return 0
         if not self.parser.idle():
             if self.state == IDLE:
@@ -566,8 +568,7 @@ cdef class HttpProtocol(BaseProtocol):
                 self.transport.set_deadline(self.context.header_timeout)
         else:
             self.state = IDLE
-            self.since = self.transport.now()
-            self.transport.set_deadline(
+            self.since = self.transport.set_deadline(
                 DRAIN_GRACE if self.draining else self.context.keep_alive
             )
         return 0
@@ -585,8 +586,8 @@ cdef class HttpProtocol(BaseProtocol):
         self.state = READING_BODY
         self.body = RequestBody(self.context.store)
         self.body.expect(parser.head.content_length)
-        self.body_mark = 0
-        self.transport.set_deadline(self.context.body_timeout)
+        # Most small bodies are here already: see after_run.
+        self.body_mark = -1
         # RFC 9110 section 10.1.1: not if the body is under way already.
         if parser.head.expect_continue and parser.unread() == 0:
             self.transport.write(CONTINUE)

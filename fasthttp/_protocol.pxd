@@ -14,7 +14,7 @@ cdef class BaseTransport:
     cpdef bint full(self) except -1
     cpdef double now(self) except -1
     cpdef bint has_input(self) except -1
-    cpdef int set_deadline(self, double seconds) except -1
+    cpdef double set_deadline(self, double seconds) except -1
     cpdef int pause_reading(self) except -1
     cpdef int resume_reading(self) except -1
     cpdef int close(self) except -1

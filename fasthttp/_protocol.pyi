@@ -57,8 +57,11 @@ class BaseTransport:
     def has_input(self) -> bool:
         """Whether the peer has sent bytes that are not received yet."""
 
-    def set_deadline(self, seconds: float) -> int:
-        """Call the protocol's `on_deadline` in `seconds`; 0 takes it back."""
+    def set_deadline(self, seconds: float) -> float:
+        """Call the protocol's `on_deadline` in `seconds`; 0 takes it back.
+
+        Returns the time of `now()`.
+        """
 
     def pause_reading(self) -> int:
         """Hand over no more data until `resume_reading`."""

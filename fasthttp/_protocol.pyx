@@ -48,8 +48,8 @@ cdef class BaseTransport:
     cpdef bint has_input(self) except -1:
         return False
 
-    cpdef int set_deadline(self, double seconds) except -1:
-        return 0
+    cpdef double set_deadline(self, double seconds) except -1:
+        return 0.0
 
     cpdef int pause_reading(self) except -1:
         return 0

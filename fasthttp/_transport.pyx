@@ -676,10 +676,11 @@ cdef class Transport(BaseTransport):
         cdef char byte
         return recv(self._fd, &byte, 1, MSG_PEEK) > 0
 
-    cpdef int set_deadline(self, double seconds) except -1:
+    cpdef double set_deadline(self, double seconds) except -1:
         # Not the turn's time: what ran before may have taken long.
-        self._deadline = fh_monotonic() + seconds if seconds > 0 else 0
-        return 0
+        cdef double now = fh_monotonic()
+        self._deadline = now + seconds if seconds > 0 else 0
+        return now
 
     cpdef int pause_reading(self) except -1:
         self._flags |= PAUSED

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import queue
-import stat
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from cpython.contextvars cimport (
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 )
 from cpython.dict cimport PyDict_DelItem, PyDict_SetItem
+from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close
 
 from fasthttp._environ cimport EnvironTemplate
@@ -410,14 +410,19 @@ cdef class WsgiCall:
 
     cdef bint emit_file(self, object wrapper) except -1:
         """Let the kernel send a regular file; False if it is none."""
+        cdef struct_stat info
+        cdef int fd
+        cdef long long offset
         try:
             reader = reader_of(wrapper.filelike)
             fd = reader.fileno()
-            info = os.fstat(fd)
             offset = reader.tell()
         except (AttributeError, OSError, ValueError):
             return False
-        if not stat.S_ISREG(info.st_mode) or offset > info.st_size:
+        if (
+            fstat(fd, &info) < 0 or not S_ISREG(info.st_mode)
+            or offset > info.st_size
+        ):
             return False
         self.require_start()
         self.start(info.st_size - offset)

@@ -511,9 +511,9 @@ cdef class Wire(BaseTransport):
     cpdef bint has_input(self) except -1:
         return self.waits
 
-    cpdef int set_deadline(self, double seconds) except -1:
+    cpdef double set_deadline(self, double seconds) except -1:
         self.deadline = self.time + seconds if seconds > 0 else 0
-        return 0
+        return self.time
 
     cpdef int pause_reading(self) except -1:
         self.paused = True

@@ -73,7 +73,7 @@ class FakeTransport(BaseTransport):
 
     def set_deadline(self, seconds):
         self.deadline = seconds
-        return 0
+        return self.time
 
     def pause_reading(self):
         self.reading = False

@@ -5,6 +5,7 @@ import math
 import os
 import queue
 import random
+import select
 import signal
 import socket
 import struct
@@ -264,6 +265,12 @@ class Turn:
         turn(self.server)
         assert self.waited == [True]
 
+    def rest(self):
+        """What else the clients receive, each until its end."""
+        for probe in self.probes:
+            in_loop(self.server, probe.close_socket_connection)
+        return [read_all(peer) for peer in self.peers]
+
 
 def answer(data):
     return lambda clients, probe: probe.send(data)
@@ -285,6 +292,7 @@ def test_a_slow_hook_does_not_hold_back_the_answers_before_it(stack, start):
     assert read_exactly(clients.peers[0], 1) == b"1"
     assert read_exactly(clients.peers[1], 1) == b"2"
     clients.is_read()
+    assert clients.rest() == [b"", b"", b""]
 
 
 @pytest.mark.parametrize("more", [b"more", bytes(MUCH)], ids=["", "much"])
@@ -310,6 +318,44 @@ def test_what_is_held_leaves_by_flush(stack, start):
     assert read_exactly(clients.peers[0], 4) == b"held"
     expected = b"of the flushing one, in order"
     assert read_exactly(clients.peers[1], len(expected)) == expected
+
+
+def test_slow_clients_of_many_turns_receive_all_in_order(stack, start, file):
+    chance = random.Random(8)
+    sent = {}
+
+    def answer(probe):
+        if probe.trans.empty():
+            for message in (b"taken back", b"not ", b"taken back"):
+                probe.send(message)
+            assert probe._mqueue.get_nowait() == b"taken back"
+            sent[probe].append(b"not taken back")
+        message = chance.randbytes(chance.choice((0, 10, 900, 7000)))
+        probe.send(message)
+        size = chance.choice((*[0] * 9, 50, 5000))
+        probe.trans.write_file(file, file.fileno(), 0, size)
+        sent[probe].extend((message, os.pread(file.fileno(), size, 0)))
+
+    probes = Probes(overriding("on_data_received", answer))
+    server = start(probes)
+    clients = []
+    for _ in range(6):
+        peer = stack.enter_context(connect(server.port, small=True))
+        probe = probes.next()
+        sent[probe] = []
+        clients.append((peer, probe, bytearray()))
+    for _ in range(200):
+        with halted(server):
+            for peer, _, received in clients:
+                if chance.random() < 0.4:
+                    peer.sendall(b"x")
+                if select.select([peer], [], [], 0)[0]:
+                    received += peer.recv(20_000)
+    turn(server)
+    for peer, probe, received in clients:
+        expected = b"".join(sent[probe])
+        received += read_exactly(peer, len(expected) - len(received))
+        assert received == expected
 
 
 def test_a_client_is_aborted_while_its_answer_is_held(stack, start):
