@@ -678,7 +678,7 @@ def test_a_deadline_comes_once(link):
     assert count_polls(server, 0.3) <= 6
     assert probe.calls == ["new", "deadline"]
     deadlines = map(probe.trans.set_deadline, (0.05, 0))
-    assert in_loop(server, list, deadlines) == [0, 0]
+    assert max(in_loop(server, list, deadlines)) <= time.monotonic()
     assert count_polls(server, 0.3) <= 6
     assert probe.calls == ["new", "deadline"]
     peer.sendall(b"x")
