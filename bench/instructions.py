@@ -43,7 +43,7 @@ def build():
         " ".join(platform.libc_ver()),
         *(mark.decode() for mark in marks),
         valgrind.stdout.strip(),
-        f"{platform.machine()} {_parser.VECTOR}",
+        f"{platform.machine()} {_parser.VECTORS[0]}",
     ]
     return ", ".join(filter(None, [*parts, os.environ.get("CFLAGS")]))
 

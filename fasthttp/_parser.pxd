@@ -26,13 +26,18 @@ cdef enum Known:
     USER_AGENT = 6
     REFERER = 7
 
-cdef struct Field:
-    uint32_t name
-    uint32_t name_size
-    uint32_t value
-    uint32_t value_size
-    int known
-    bint high           # the line holds bytes above 0x7f
+cdef extern from "_scan.h":
+    ctypedef struct Field "fh_field":
+        uint32_t name
+        uint32_t name_size
+        uint32_t value
+        uint32_t value_size
+        int known
+        int high            # the line holds bytes above 0x7f
+    ctypedef struct Cursor "fh_cursor":
+        const unsigned char *line
+        const unsigned char *p
+        int high
 
 cdef struct Span:
     uint32_t start
@@ -147,6 +152,8 @@ cdef class RequestParser:
     ) except -1
     cdef int _parse_head(self) except -1
     cdef int _parse_fields(self) except -1
+    cdef int _take_fields(self, int first, Py_ssize_t end) except -1
+    cdef int _end_fields(self, Cursor *cursor, const unsigned char *end) except -1
     cdef int _act_on(self, Field *field) except -1
     cdef int _parse_content_length(self, Field *field) except -1
     cdef int _parse_transfer_encoding(self, Field *field) except -1

@@ -6,7 +6,7 @@ from typing_extensions import Buffer, disjoint_base
 
 KNOWN_NAMES: tuple[str, ...]
 METHODS: tuple[str, ...]
-VECTOR: str
+VECTORS: tuple[str, ...]
 
 def scans_agree(data: bytes) -> bool:
     """True if the vector scans find what the scalar ones find in `data`."""

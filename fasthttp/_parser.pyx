@@ -31,27 +31,32 @@ cdef extern from "<arpa/inet.h>":
     int inet_pton(int, const char *, void *) noexcept
 
 cdef extern from "_scan.h":
-    const char *FH_VECTOR
     const unsigned char fh_tchar[256]
-    enum:
-        FH_NAME_ROOM
-    ctypedef struct fh_name:
-        unsigned char lower[32]
-        unsigned char fold[32]
-        uint32_t places
-        int size
+    ctypedef struct fh_names:
+        pass
     ctypedef unsigned char byte "fh_byte"
-    const byte *fh_token_end(const byte *, const byte *) noexcept
-    const byte *fh_value_end(const byte *, const byte *, int *) noexcept
-    const byte *fh_target_end(const byte *, const byte *) noexcept
-    const byte *fh_find(const byte *, const byte *, byte) noexcept
-    bint fh_name_equals(
-        const fh_name *, const byte *, const byte *
+    ctypedef int fh_lines(
+        const fh_names *, const byte *, const byte *, Py_ssize_t, Cursor *,
+        Field *, int
     ) noexcept
+    ctypedef struct fh_form:
+        const char *name
+        fh_lines *lines
+    const byte *fh_token_end(const byte *, const byte *) noexcept
+    const byte *fh_target_end(
+        const byte *, const byte *, const byte *
+    ) noexcept
+    const byte *fh_find(
+        const byte *, const byte *, const byte *, byte
+    ) noexcept
+    bint fh_add_name(fh_names *, int, const char *) noexcept
     uint32_t fh_hash(const byte *, Py_ssize_t, uint32_t) noexcept
     int fh_hex_value(byte) noexcept
     Py_ssize_t fh_percent_decode(const byte *, Py_ssize_t, char *) noexcept
-    int fh_scan_check(const byte *, const byte *) noexcept
+    int fh_forms(fh_form *) noexcept
+    int fh_scan_check(
+        const fh_names *, const byte *, const byte *
+    ) noexcept
 
 cdef enum:
     BEFORE = 0          # empty lines before the request line
@@ -107,71 +112,33 @@ KNOWN_NAMES = (
     "x-request-id", "x-requested-with",
 )
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
-VECTOR = FH_VECTOR.decode()
-
-cdef enum:
-    SLOTS = 512
 
 # What these hold is not kept beyond the request.
 cdef tuple CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 
-cdef fh_name names[128]
+cdef fh_names names
 cdef bint repeats[128]
 cdef PyObject *known_objects[128]       # owned by known_names
-cdef short slots[SLOTS]
 cdef tuple known_names = KNOWN_NAMES
 cdef tuple methods = METHODS
 cdef const byte *EMPTY = b""
-
-
-cdef inline unsigned name_slot(const byte *p, Py_ssize_t size) noexcept:
-    cdef unsigned first = p[0] | 0x20
-    cdef unsigned middle = p[size >> 1] | 0x20
-    cdef unsigned last = p[size - 1] | 0x20
-    return (first * 7 + middle * 31 + last * 67 + <unsigned>size * 5) % SLOTS
+cdef fh_form forms[3]
+cdef int _forms = fh_forms(forms)
+cdef fh_lines *read_lines = forms[0].lines
+VECTORS = tuple([forms[index].name.decode() for index in range(_forms)])
 
 
 cdef int fill_names() except -1:
-    cdef int index, i, slot
-    cdef bytes name
-    memset(names, 0, sizeof(names))
-    for slot in range(SLOTS):
-        slots[slot] = UNKNOWN
-    for index, text in enumerate(KNOWN_NAMES):
-        name = text.encode()
-        repeats[index] = text not in CREDENTIALS
-        known_objects[index] = <PyObject *>text
-        names[index].size = <int>len(name)
-        names[index].places = <uint32_t>((<uint64_t>1 << len(name)) - 1)
-        for i in range(len(name)):
-            names[index].lower[i] = name[i]
-            names[index].fold[i] = 0 if name[i] == c"-" else 0x20
-        slot = <int>name_slot(
-            <const byte *>PyBytes_AS_STRING(name), len(name)
-        )
-        while slots[slot] != UNKNOWN:
-            slot = (slot + 1) % SLOTS
-        slots[slot] = index
+    cdef int known
+    for known, name in enumerate(known_names):
+        repeats[known] = name not in CREDENTIALS
+        known_objects[known] = <PyObject *>name
+        if not fh_add_name(&names, known, name.encode()):
+            raise SystemError(f"{name} needs another hash of names")
     return 0
 
 
 fill_names()
-
-
-cdef inline int known_name(
-    const byte *p, Py_ssize_t size, const byte *end
-) noexcept:
-    cdef unsigned slot
-    if not 0 < size <= FH_NAME_ROOM:
-        return UNKNOWN
-    slot = name_slot(p, size)
-    while slots[slot] != UNKNOWN:
-        if names[slots[slot]].size == size and fh_name_equals(
-            &names[slots[slot]], p, end
-        ):
-            return slots[slot]
-        slot = (slot + 1) % SLOTS
-    return UNKNOWN
 
 
 cdef inline bint is_word(
@@ -205,7 +172,7 @@ cdef inline bint is_exactly(
 def scans_agree(bytes data):
     """True if the vector scans find what the scalar ones find in `data`."""
     cdef const byte *p = <const byte *>PyBytes_AS_STRING(data)
-    return fh_scan_check(p, p + len(data)) < 0
+    return fh_scan_check(&names, p, p + len(data)) < 0
 
 
 def percent_decoded(bytes text not None):
@@ -697,7 +664,7 @@ cdef class RequestParser:
             self._mark = p - base
             self._state = TARGET
         if self._state == TARGET:
-            p = fh_target_end(p, stop)
+            p = fh_target_end(base, p, stop)
             self._cursor = p - base
             if p == stop:
                 return self._check_line(self._cursor)
@@ -767,44 +734,63 @@ cdef class RequestParser:
     cdef int _parse_fields(self) except -1:
         """Header or trailer fields up to the empty line; 1 when done."""
         cdef const byte *base = self._base
+        # A fault beyond a limit is not seen, however the bytes were cut.
         cdef const byte *end = base + min(
             self._end - base, self.limit_request_head
         )
-        cdef const byte *line = base + self._line
-        cdef const byte *p = base + self._cursor
-        cdef const byte *line_end
+        cdef Cursor cursor = Cursor(
+            base + self._line, base + self._cursor, self._high
+        )
+        cdef int first
+        while True:
+            if self.head.count == self._room:
+                self._grow_fields()
+            first = self.head.count
+            self.head.count += read_lines(
+                &names, base, end, self.limit_request_field_size, &cursor,
+                self.head.fields + first, self._room - first
+            )
+            self._take_fields(first, cursor.line - base)
+            if self.head.count < self._room:
+                return self._end_fields(&cursor, end)
+
+    cdef int _take_fields(self, int first, Py_ssize_t end) except -1:
+        """Act on new fields, of which the last one's line ends there."""
+        cdef Py_ssize_t limit = self.limit_request_fields
+        cdef int count = self.head.count
+        cdef Field *fields = self.head.fields
+        cdef int index
+        for index in range(first, count):
+            if index < limit and <unsigned>fields[index].known >= ACTED_ON:
+                continue
+            self._cursor = fields[index + 1].name if index + 1 < count else end
+            if index == limit:
+                return self._refuse_limit(
+                    431, "more header fields than", "limit_request_fields"
+                )
+            if not self.head.chunked:
+                self._act_on(&fields[index])
+        return 0
+
+    cdef int _end_fields(self, Cursor *cursor, const byte *end) except -1:
+        """1 for the empty line; else it is unfinished, or has a fault."""
+        cdef const byte *base = self._base
+        cdef const byte *line = cursor.line
+        cdef const byte *p = cursor.p
         cdef const byte *colon
         cdef const byte *stop
-        cdef Py_ssize_t limit = self.limit_request_field_size
-        cdef Field *field
-        cdef int known
-        cdef int high = self._high
-        while p < end:
-            if p == line:
-                if p[0] == c"\r":
-                    if end - p < 2:
-                        break
-                    if p[1] != c"\n":
-                        return self._refuse_at(p, 400, "CR without LF")
-                    self._cursor = p + 2 - base
-                    self.head.size = <uint32_t>self._cursor
-                    return 1
-                high = 0
-            line_end = end if end - line <= limit else line + limit
-            p = fh_value_end(p, line_end, &high)
-            if p == end:
-                break
-            colon = fh_find(line, end, c":")
-            if colon > p:
-                colon = p
-            known = known_name(line, colon - line, end)
-            if known == UNKNOWN:
-                stop = fh_token_end(line, colon)
-                if stop < colon:
-                    return self._refuse_name(stop)
+        self._line = line - base
+        self._cursor = p - base
+        self._high = cursor.high
+        if p < end and (p > line or p[0] != c"\r"):
+            colon = fh_find(base, line, p, c":")
+            stop = fh_token_end(line, colon)
+            if stop < colon:
+                return self._refuse_name(stop)
             # At a limit the line may still end, but not begin its value.
-            if p == line_end and (colon == p or p[0] != c"\r"):
-                self._cursor = p - base
+            if p == line + self.limit_request_field_size and (
+                colon == p or p[0] != c"\r"
+            ):
                 return self._refuse_limit(
                     431, "a header field is longer than",
                     "limit_request_field_size"
@@ -814,41 +800,18 @@ cdef class RequestParser:
             if colon == line:
                 return self._refuse_at(p, 400, "a field name is empty")
             if p[0] != c"\r":
-                return self._refuse_at(
-                    p, 400, "LF without CR" if p[0] == c"\n"
+                return self._refuse(
+                    400, "LF without CR" if p[0] == c"\n"
                     else "a control byte in a field value"
                 )
-            if end - p < 2:
-                break
-            if p[1] != c"\n":
-                return self._refuse_at(p, 400, "CR without LF")
-            if self.head.count == self._room:
-                self._grow_fields()
-            field = &self.head.fields[self.head.count]
-            field.name = <uint32_t>(line - base)
-            field.name_size = <uint32_t>(colon - line)
-            colon += 1
-            stop = trim(&colon, p)
-            field.value = <uint32_t>(colon - base)
-            field.value_size = <uint32_t>(stop - colon)
-            field.known = known
-            field.high = high
-            p += 2
-            if self.head.count >= self.limit_request_fields:
-                self._cursor = p - base
-                return self._refuse_limit(
-                    431, "more header fields than", "limit_request_fields"
-                )
-            self.head.count += 1
-            if 0 <= known < ACTED_ON and not self.head.chunked:
-                self._cursor = p - base
-                self._act_on(field)
-            line = p
-        self._line = line - base
-        self._cursor = p - base
-        self._high = high
-        # More bytes are needed, if a limit leaves room for them.
-        return self._check_head(end - base)
+        if end - p < 2:
+            # More bytes are needed, if a limit leaves room for them.
+            return self._check_head(end - base)
+        if p[1] != c"\n":
+            return self._refuse(400, "CR without LF")
+        self._cursor = p + 2 - base
+        self.head.size = <uint32_t>self._cursor
+        return 1
 
     cdef int _refuse_name(self, const byte *at) except -1:
         if at[0] == c" " or at[0] == c"\t":
@@ -946,7 +909,7 @@ cdef class RequestParser:
         cdef const byte *stop
         while p < end:
             start = p
-            p = fh_find(p, end, c",")
+            p = fh_find(self._base, p, end, c",")
             stop = trim(&start, p)
             p += 1
             if is_word(start, stop - start, b"close", 5):
@@ -967,7 +930,7 @@ cdef class RequestParser:
         )
         self.head.has_authority = False
         self.head.path = self.head.query = Span(self.head.target.start, 0)
-        if fh_find(start, end, c"#") < end:
+        if fh_find(base, start, end, c"#") < end:
             return self._refuse(400, "a fragment in the request target")
         if self.head.is_connect:
             if not is_host_and_port(start, end - start):
@@ -997,7 +960,7 @@ cdef class RequestParser:
             self.head.authority = Span(
                 <uint32_t>(start - base), <uint32_t>(p - start)
             )
-        question = fh_find(p, end, c"?")
+        question = fh_find(base, p, end, c"?")
         self.head.path = Span(
             <uint32_t>(p - base), <uint32_t>(question - p)
         )
@@ -1166,7 +1129,7 @@ cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
     cdef const byte *end = p + size
     cdef const byte *host = p
     if p < end and p[0] == c"[":
-        p = fh_find(p, end, c"]")
+        p = fh_find(host, p, end, c"]")
         if p == end or not is_ipv6(host + 1, p - host - 1):
             return False
         p += 1

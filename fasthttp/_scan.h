@@ -1,7 +1,8 @@
-/* Scanning of request heads, sixteen bytes at a time where the machine can.
+/* Scanning of request heads, many bytes at a time where the machine can.
  *
- * Every function reads only [p, end). The scalar forms define the result;
- * the vector forms are checked against them (fh_scan_check).
+ * Every function reads only from `low`, or else from p, up to `end`. The
+ * scalar forms define the result; fh_scan_check compares the others with
+ * them.
  */
 #ifndef FASTHTTP_SCAN_H
 #define FASTHTTP_SCAN_H
@@ -10,15 +11,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#define FH_VECTOR "sse2"
+#if defined(__x86_64__)
+#include <immintrin.h>
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <arm_neon.h>
-#define FH_VECTOR "neon"
-#else
-#define FH_VECTOR "scalar"
 #endif
+
+/* With its `match` and its numbers known, a loop is compiled for each form. */
+#define FH_EACH static inline __attribute__((always_inline))
 
 typedef unsigned char fh_byte;
 
@@ -49,197 +49,353 @@ fh_token_end(const fh_byte *p, const fh_byte *end)
     return p;
 }
 
-/* The first byte of a field value, or its line, that may not stand there:
- * any control but HTAB (RFC 9110 section 5.5). *high becomes non-zero if a
- * byte above 0x7f was passed. */
-static inline const fh_byte *
-fh_value_end_scalar(const fh_byte *p, const fh_byte *end, int *high)
+/* Which of the bytes at p match: FH_BITS bits of the answer for each. */
+typedef uint64_t fh_match(const fh_byte *p, fh_byte wanted);
+
+FH_EACH uint64_t
+fh_equal_1(const fh_byte *p, fh_byte wanted)
 {
-    for (; p < end; p++) {
-        if ((*p < 0x20 && *p != '\t') || *p == 0x7f)
-            break;
-        *high |= *p & 0x80;
-    }
-    return p;
+    return *p == wanted;
 }
 
-/* The first byte outside 0x21..0x7e: the end of a request target. */
-static inline const fh_byte *
-fh_target_end_scalar(const fh_byte *p, const fh_byte *end)
+/* Those outside of least..0x7e. */
+FH_EACH uint64_t
+fh_outside_1(const fh_byte *p, fh_byte least)
 {
-    while (p < end && *p > 0x20 && *p < 0x7f)
-        p++;
-    return p;
+    return *p < least || *p > 0x7e;
 }
 
-static inline const fh_byte *
-fh_find_scalar(const fh_byte *p, const fh_byte *end, fh_byte wanted)
+#if defined(__x86_64__)
+#define FH_WIDTH 16
+#define FH_BITS 1
+
+FH_EACH uint64_t
+fh_equal(const fh_byte *p, fh_byte wanted)
 {
-    while (p < end && *p != wanted)
-        p++;
-    return p;
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    return (unsigned)_mm_movemask_epi8(
+        _mm_cmpeq_epi8(v, _mm_set1_epi8((char)wanted)));
 }
 
-#if defined(__SSE2__)
-
-static inline const fh_byte *
-fh_value_end(const fh_byte *p, const fh_byte *end, int *high)
+/* With 1 added, 0x7f and all above are negative. */
+FH_EACH uint64_t
+fh_outside(const fh_byte *p, fh_byte least)
 {
-    const __m128i tab = _mm_set1_epi8('\t'), del = _mm_set1_epi8(0x7f);
-    const __m128i top = _mm_set1_epi8(0x1f);
-    while (end - p >= 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)p);
-        /* unsigned v <= 0x1f  <=>  min(v, 0x1f) == v */
-        __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(v, top), v);
-        __m128i stop = _mm_or_si128(
-            _mm_andnot_si128(_mm_cmpeq_epi8(v, tab), control),
-            _mm_cmpeq_epi8(v, del));
-        unsigned mask = (unsigned)_mm_movemask_epi8(stop);
-        /* Of the bytes below the lowest of the mask. */
-        *high |= _mm_movemask_epi8(v) & (int)(~mask & (mask - 1));
-        if (mask)
-            return p + __builtin_ctz(mask);
-        p += 16;
-    }
-    return fh_value_end_scalar(p, end, high);
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    return (unsigned)_mm_movemask_epi8(_mm_cmplt_epi8(
+        _mm_add_epi8(v, _mm_set1_epi8(1)), _mm_set1_epi8((char)(least + 1))));
 }
 
-static inline const fh_byte *
-fh_target_end(const fh_byte *p, const fh_byte *end)
+__attribute__((target("avx2"))) static inline uint64_t
+fh_outside_32(const fh_byte *p, fh_byte least)
 {
-    /* Signed: bytes above 0x7f are negative, so below 0x21. */
-    const __m128i low = _mm_set1_epi8(0x21), del = _mm_set1_epi8(0x7f);
-    while (end - p >= 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)p);
-        __m128i stop =
-            _mm_or_si128(_mm_cmplt_epi8(v, low), _mm_cmpeq_epi8(v, del));
-        unsigned mask = (unsigned)_mm_movemask_epi8(stop);
-        if (mask)
-            return p + __builtin_ctz(mask);
-        p += 16;
-    }
-    return fh_target_end_scalar(p, end);
+    __m256i v = _mm256_loadu_si256((const __m256i *)p);
+    return (unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi8(
+        _mm256_set1_epi8((char)(least + 1)),
+        _mm256_add_epi8(v, _mm256_set1_epi8(1))));
 }
 
-static inline const fh_byte *
-fh_find(const fh_byte *p, const fh_byte *end, fh_byte wanted)
+/* Those that are `lower`, or would be with the bits of `fold`. */
+FH_EACH uint64_t
+fh_same(const fh_byte *p, const fh_byte *fold, const fh_byte *lower)
 {
-    const __m128i needle = _mm_set1_epi8((char)wanted);
-    while (end - p >= 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)p);
-        unsigned mask =
-            (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, needle));
-        if (mask)
-            return p + __builtin_ctz(mask);
-        p += 16;
-    }
-    return fh_find_scalar(p, end, wanted);
+    __m128i v = _mm_or_si128(_mm_loadu_si128((const __m128i *)p),
+                             _mm_loadu_si128((const __m128i *)fold));
+    return (unsigned)_mm_movemask_epi8(
+        _mm_cmpeq_epi8(v, _mm_loadu_si128((const __m128i *)lower)));
 }
 
 #elif defined(__aarch64__) && defined(__ARM_NEON)
+#define FH_WIDTH 16
+#define FH_BITS 4
 
-/* Four bits for each byte of a comparison's result. */
-static inline uint64_t
-fh_neon_mask(uint8x16_t v)
+FH_EACH uint64_t
+fh_mask(uint8x16_t v)
 {
     return vget_lane_u64(
         vreinterpret_u64_u8(vshrn_n_u16(vreinterpretq_u16_u8(v), 4)), 0);
 }
 
-static inline const fh_byte *
-fh_value_end(const fh_byte *p, const fh_byte *end, int *high)
+FH_EACH uint64_t
+fh_equal(const fh_byte *p, fh_byte wanted)
 {
-    while (end - p >= 16) {
-        uint8x16_t v = vld1q_u8(p);
-        uint8x16_t stop = vorrq_u8(
-            vbicq_u8(vcltq_u8(v, vdupq_n_u8(0x20)),
-                     vceqq_u8(v, vdupq_n_u8('\t'))),
-            vceqq_u8(v, vdupq_n_u8(0x7f)));
-        uint64_t mask = fh_neon_mask(stop);
-        uint64_t above = fh_neon_mask(vcgeq_u8(v, vdupq_n_u8(0x80)));
-        *high |= (above & ~mask & (mask - 1)) != 0;
-        if (mask)
-            return p + (__builtin_ctzll(mask) >> 2);
-        p += 16;
-    }
-    return fh_value_end_scalar(p, end, high);
+    return fh_mask(vceqq_u8(vld1q_u8(p), vdupq_n_u8(wanted)));
 }
 
-static inline const fh_byte *
-fh_target_end(const fh_byte *p, const fh_byte *end)
+FH_EACH uint64_t
+fh_outside(const fh_byte *p, fh_byte least)
 {
-    while (end - p >= 16) {
-        uint8x16_t v = vld1q_u8(p);
-        uint8x16_t stop = vorrq_u8(vcltq_u8(v, vdupq_n_u8(0x21)),
-                                   vcgtq_u8(v, vdupq_n_u8(0x7e)));
-        uint64_t mask = fh_neon_mask(stop);
-        if (mask)
-            return p + (__builtin_ctzll(mask) >> 2);
-        p += 16;
-    }
-    return fh_target_end_scalar(p, end);
+    uint8x16_t v = vsubq_u8(vld1q_u8(p), vdupq_n_u8(least));
+    return fh_mask(vcgtq_u8(v, vdupq_n_u8((fh_byte)(0x7e - least))));
 }
 
-static inline const fh_byte *
-fh_find(const fh_byte *p, const fh_byte *end, fh_byte wanted)
+FH_EACH uint64_t
+fh_same(const fh_byte *p, const fh_byte *fold, const fh_byte *lower)
 {
-    while (end - p >= 16) {
-        uint64_t mask =
-            fh_neon_mask(vceqq_u8(vld1q_u8(p), vdupq_n_u8(wanted)));
-        if (mask)
-            return p + (__builtin_ctzll(mask) >> 2);
-        p += 16;
-    }
-    return fh_find_scalar(p, end, wanted);
+    uint8x16_t v = vorrq_u8(vld1q_u8(p), vld1q_u8(fold));
+    return fh_mask(vceqq_u8(v, vld1q_u8(lower)));
 }
 
 #else
-#define fh_value_end fh_value_end_scalar
-#define fh_target_end fh_target_end_scalar
-#define fh_find fh_find_scalar
+#define FH_WIDTH 1
+#define FH_BITS 1
+#define fh_equal fh_equal_1
+#define fh_outside fh_outside_1
+
+FH_EACH uint64_t
+fh_same(const fh_byte *p, const fh_byte *fold, const fh_byte *lower)
+{
+    return (*p | *fold) == *lower;
+}
 #endif
 
-/* Does the text equal the lower-case letters-and-hyphens `name`? A set bit
- * 0x20 in `fold` stands at each letter, so that only its two cases match;
- * one bit of `places` for each byte of the name. */
+/* The first byte that matches, or `end`. What is left for less than a vector
+ * is looked at together with bytes before it. */
+FH_EACH const fh_byte *
+fh_first(fh_match match, int width, int bits, fh_match match_1,
+         fh_byte wanted, const fh_byte *low, const fh_byte *p,
+         const fh_byte *end)
+{
+    const fh_byte *last = end - low >= width ? end - width : NULL;
+    uint64_t found;
+    for (; p <= last; p += width) {
+        found = match(p, wanted);
+        if (found)
+            return p + __builtin_ctzll(found) / bits;
+    }
+    if (last && p < end) {
+        found = match(last, wanted) >> bits * (p - last);
+        return found ? p + __builtin_ctzll(found) / bits : end;
+    }
+    while (p < end && !match_1(p, wanted))
+        p++;
+    return p;
+}
+
+static inline const fh_byte *
+fh_find(const fh_byte *low, const fh_byte *p, const fh_byte *end,
+        fh_byte wanted)
+{
+    return fh_first(fh_equal, FH_WIDTH, FH_BITS, fh_equal_1, wanted, low, p,
+                    end);
+}
+
+/* The first byte outside 0x21..0x7e: the end of a request target. */
+static inline const fh_byte *
+fh_target_end(const fh_byte *low, const fh_byte *p, const fh_byte *end)
+{
+    return fh_first(fh_outside, FH_WIDTH, FH_BITS, fh_outside_1, 0x21, low,
+                    p, end);
+}
+
+/* Past HTAB and bytes above 0x7f, which are rare but seldom alone; *high
+ * becomes non-zero with one of the latter. */
+static inline const fh_byte *
+fh_pass(const fh_byte *p, const fh_byte *end, int *high)
+{
+    for (; p < end && (*p >= 0x80 || *p == '\t'); p++)
+        *high |= *p & 0x80;
+    return p;
+}
+
+/* The first byte of a field value, or its line, that may not stand there:
+ * any control but HTAB (RFC 9110 section 5.5). *high becomes non-zero if a
+ * byte above 0x7f was passed. */
+FH_EACH const fh_byte *
+fh_value_end_by(fh_match outside, int width, int bits, const fh_byte *low,
+                const fh_byte *p, const fh_byte *end, int *high)
+{
+    for (;;) {
+        p = fh_first(outside, width, bits, fh_outside_1, 0x20, low, p, end);
+        if (p == end || (*p < 0x80 && *p != '\t'))
+            return p;
+        p = fh_pass(p, end, high);
+    }
+}
+
+static inline const fh_byte *
+fh_value_end(const fh_byte *low, const fh_byte *p, const fh_byte *end,
+             int *high)
+{
+    return fh_value_end_by(fh_outside, FH_WIDTH, FH_BITS, low, p, end, high);
+}
+
+/* A name in lower case, of letters and hyphens, at the end of its room. A set
+ * bit 0x20 in `fold` stands at each letter, so that only its two cases match.
+ */
 #define FH_NAME_ROOM 32
+#define FH_UNKNOWN (-1)
 
 typedef struct {
     fh_byte lower[FH_NAME_ROOM];
     fh_byte fold[FH_NAME_ROOM];
-    uint32_t places;
-    int size;
+    ptrdiff_t size;
+    uint64_t places;        /* in the mask of its last FH_WIDTH bytes */
 } fh_name;
 
-static inline int
-fh_name_equals(const fh_name *name, const fh_byte *p, const fh_byte *end)
+/* Each name has a slot of its own; the first of all is none, of no bytes. */
+typedef struct {
+    fh_name names[128];
+    fh_byte slots[256];
+} fh_names;
+
+/* Of a name of at least two bytes, by the first and the last two. */
+static inline unsigned
+fh_name_slot(const fh_byte *p, const fh_byte *end)
 {
-    fh_byte padded[FH_NAME_ROOM] = {0};
-    int i;
-    if (end - p < FH_NAME_ROOM) {
-        if (end - p < name->size)
-            return 0;
-        memcpy(padded, p, (size_t)name->size);
-        p = padded;
-    }
-#if defined(__SSE2__)
-    for (i = 0; i < name->size; i += 16) {
-        __m128i text = _mm_loadu_si128((const __m128i *)(p + i));
-        __m128i fold = _mm_loadu_si128((const __m128i *)(name->fold + i));
-        __m128i lower = _mm_loadu_si128((const __m128i *)(name->lower + i));
-        uint32_t same = (uint32_t)_mm_movemask_epi8(
-            _mm_cmpeq_epi8(_mm_or_si128(text, fold), lower));
-        if (~same & name->places >> i & 0xffff)
-            return 0;
-    }
-    return 1;
-#else
-    for (i = 0; i < name->size; i++)
-        if ((p[i] | name->fold[i]) != name->lower[i])
-            return 0;
-    return 1;
-#endif
+    uint16_t first, last;
+    memcpy(&first, p, 2);
+    memcpy(&last, end - 2, 2);
+    return (((uint32_t)last << 16 | first | 0x20202020)
+            + (uint32_t)(end - p)) * 0x51143efb >> 24;
 }
+
+/* Enter a name into a table that began as zeros; 0 if its slot is taken. */
+static inline int
+fh_add_name(fh_names *table, int known, const char *text)
+{
+    const fh_byte *p = (const fh_byte *)text, *end = p + strlen(text);
+    fh_name *name = &table->names[known + 1];
+    fh_byte *slot = &table->slots[fh_name_slot(p, end)];
+    int left, i;
+    name->size = end - p;
+    for (i = FH_NAME_ROOM; end > p; ) {
+        name->lower[--i] = *--end;
+        name->fold[i] = *end == '-' ? 0 : 0x20;
+    }
+    left = name->size < FH_WIDTH ? FH_WIDTH - (int)name->size : 0;
+    name->places = ~(uint64_t)0 >> (64 - FH_WIDTH * FH_BITS)
+        & ~(uint64_t)0 << left * FH_BITS;
+    if (*slot)
+        return 0;
+    *slot = (fh_byte)(known + 1);
+    return 1;
+}
+
+static inline int
+fh_known_name(const fh_names *table, const fh_byte *low, const fh_byte *p,
+              const fh_byte *end)
+{
+    const fh_name *name;
+    ptrdiff_t i;
+    int slot;
+    if (end - p < 2)
+        return FH_UNKNOWN;
+    slot = table->slots[fh_name_slot(p, end)];
+    name = &table->names[slot];
+    if (name->size != end - p)
+        return FH_UNKNOWN;
+    i = FH_NAME_ROOM - name->size;
+    if (FH_WIDTH > 1 && end - low >= FH_WIDTH) {
+        const ptrdiff_t last = FH_NAME_ROOM - FH_WIDTH;
+        uint64_t same = fh_same(end - FH_WIDTH, name->fold + last,
+                                name->lower + last);
+        if (i < last)
+            same &= fh_same(p, name->fold + i, name->lower + i);
+        return name->places & ~same ? FH_UNKNOWN : slot - 1;
+    }
+    for (; p < end; p++, i++)
+        if ((*p | name->fold[i]) != name->lower[i])
+            return FH_UNKNOWN;
+    return slot - 1;
+}
+
+/* One header line; offsets from the head's first byte. */
+typedef struct {
+    uint32_t name;
+    uint32_t name_size;
+    uint32_t value;
+    uint32_t value_size;
+    int known;
+    int high;               /* the line holds bytes above 0x7f */
+} fh_field;
+
+typedef struct {
+    const fh_byte *line;    /* where the line that is read begins */
+    const fh_byte *p;       /* what of it is read already */
+    int high;
+} fh_cursor;
+
+/* Fields of whole lines that have no fault, at most `room`; how many. The
+ * cursor is then the next line's, read as far as it may go. */
+typedef int fh_lines(const fh_names *names, const fh_byte *base,
+                     const fh_byte *end, ptrdiff_t limit, fh_cursor *cursor,
+                     fh_field *fields, int room);
+
+FH_EACH int
+fh_lines_by(fh_match outside, int width, int bits, const fh_names *names,
+            const fh_byte *base, const fh_byte *end, ptrdiff_t limit,
+            fh_cursor *cursor, fh_field *fields, int room)
+{
+    const fh_byte *line = cursor->line, *p = cursor->p;
+    fh_field *field = fields;
+    int high = cursor->high;
+    while (field < fields + room) {
+        const fh_byte *colon, *value, *last;
+        int known;
+        /* The empty line. */
+        if (p == line && p < end && *p == '\r')
+            break;
+        p = fh_value_end_by(outside, width, bits, base, p, end, &high);
+        if (p - line > limit) {
+            p = line + limit;
+            break;
+        }
+        if (end - p < 2 || memcmp(p, "\r\n", 2))
+            break;
+        colon = fh_find(base, line, end, ':');
+        known = fh_known_name(names, base, line, colon);
+        if (colon > p
+            || (known == FH_UNKNOWN
+                && (colon == line || fh_token_end(line, colon) < colon)))
+            break;
+        /* No byte of a good line is below the space but HTAB. */
+        for (last = p; last[-1] <= ' '; last--)
+            ;
+        for (value = colon + 1; value < last && *value <= ' '; value++)
+            ;
+        field->name = (uint32_t)(line - base);
+        field->name_size = (uint32_t)(colon - line);
+        field->value = (uint32_t)(value - base);
+        field->value_size = (uint32_t)(last - value);
+        field->known = known;
+        field->high = high;
+        field++;
+        line = p += 2;
+        high = 0;
+    }
+    cursor->line = line;
+    cursor->p = p;
+    cursor->high = high;
+    return (int)(field - fields);
+}
+
+static inline int
+fh_lines_scalar(const fh_names *names, const fh_byte *base,
+                const fh_byte *end, ptrdiff_t limit, fh_cursor *cursor,
+                fh_field *fields, int room)
+{
+    return fh_lines_by(fh_outside_1, 1, 1, names, base, end, limit, cursor,
+                       fields, room);
+}
+
+static inline int
+fh_lines_vector(const fh_names *names, const fh_byte *base, const fh_byte *end,
+            ptrdiff_t limit, fh_cursor *cursor, fh_field *fields, int room)
+{
+    return fh_lines_by(fh_outside, FH_WIDTH, FH_BITS, names, base, end,
+                       limit, cursor, fields, room);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static inline int
+fh_lines_avx2(const fh_names *names, const fh_byte *base, const fh_byte *end,
+            ptrdiff_t limit, fh_cursor *cursor, fh_field *fields, int room)
+{
+    return fh_lines_by(fh_outside_32, 32, 1, names, base, end, limit, cursor,
+                       fields, room);
+}
+#endif
 
 static inline uint64_t
 fh_word(const fh_byte *p)
@@ -314,21 +470,61 @@ fh_percent_decode(const fh_byte *p, ptrdiff_t size, char *to)
     return to - start;
 }
 
-/* Offset where both forms of a scan first disagree on [p, end), or -1. */
+/* The forms that this machine has, the best one first. */
+typedef struct {
+    const char *name;
+    fh_lines *lines;
+} fh_form;
+
 static inline int
-fh_scan_check(const fh_byte *p, const fh_byte *end)
+fh_forms(fh_form *forms)
 {
-    const fh_byte *at;
-    for (at = p; at <= end; at++) {
-        int fast = 0, slow = 0;
-        if (fh_value_end(at, end, &fast)
-                != fh_value_end_scalar(at, end, &slow)
-            || !slow != !fast
-            || fh_target_end(at, end) != fh_target_end_scalar(at, end)
-            || fh_find(at, end, ':') != fh_find_scalar(at, end, ':'))
-            return (int)(at - p);
+    int count = 0;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        forms[count++] = (fh_form){"avx2", fh_lines_avx2};
+    forms[count++] = (fh_form){"sse2", fh_lines_vector};
+#elif FH_WIDTH > 1
+    forms[count++] = (fh_form){"neon", fh_lines_vector};
+#endif
+    forms[count++] = (fh_form){"scalar", fh_lines_scalar};
+    return count;
+}
+
+/* Offset where forms of a scan first disagree on [low, end), or -1. */
+static inline int
+fh_scan_check(const fh_names *names, const fh_byte *low, const fh_byte *end)
+{
+    enum { ROOM = 40 };
+    fh_form forms[3];
+    int number = fh_forms(forms);
+    for (const fh_byte *p = low; p <= end; p++) {
+        fh_field fields[3][ROOM];
+        fh_cursor cursors[3];
+        int counts[3], high[2] = {0};
+        const fh_byte *from = (p - low) % 2 ? p : low;
+        if (fh_value_end(from, p, end, &high[0])
+                != fh_value_end_by(fh_outside_1, 1, 1, from, p, end, &high[1])
+            || !high[0] != !high[1]
+            || fh_target_end(from, p, end)
+                != fh_first(fh_outside_1, 1, 1, fh_outside_1, 0x21, from, p,
+                            end)
+            || fh_find(from, p, end, ':')
+                != fh_first(fh_equal_1, 1, 1, fh_equal_1, ':', from, p, end))
+            return (int)(p - low);
+        for (int i = 0; i < number; i++) {
+            cursors[i] = (fh_cursor){p, p, 0};
+            counts[i] = forms[i].lines(names, from, end, ROOM, &cursors[i],
+                                       fields[i], ROOM);
+            if (counts[i] != counts[0]
+                || memcmp(fields[i], fields[0],
+                          (size_t)counts[i] * sizeof(fh_field))
+                || cursors[i].line != cursors[0].line
+                || cursors[i].p != cursors[0].p
+                || !cursors[i].high != !cursors[0].high)
+                return (int)(p - low);
+        }
     }
     return -1;
 }
-
 #endif

@@ -32,7 +32,9 @@ cdef extern from "Python.h":
 cdef extern from "_scan.h":
     ctypedef unsigned char byte "fh_byte"
     const byte *fh_token_end(const byte *, const byte *) noexcept
-    const byte *fh_value_end(const byte *, const byte *, int *) noexcept
+    const byte *fh_value_end(
+        const byte *, const byte *, const byte *, int *
+    ) noexcept
 
 cdef enum:
     FIRST_ROOM = 1024
@@ -229,7 +231,8 @@ cdef class ResponseSerializer:
             or not c"2" <= text[0] <= c"5" or not c"0" <= text[1] <= c"9"
             or not c"0" <= text[2] <= c"9"
             or fh_value_end(
-                <const byte *>text, <const byte *>text + size, &high
+                <const byte *>text, <const byte *>text,
+                <const byte *>text + size, &high
             ) != <const byte *>text + size
         ):
             raise AppError(f"not a final status such as '200 OK': {status!r}")
@@ -273,7 +276,8 @@ cdef class ResponseSerializer:
         text = PyUnicode_DATA(<object>value)
         size = PyUnicode_GET_LENGTH(<object>value)
         if fh_value_end(
-            <const byte *>text, <const byte *>text + size, &high
+            <const byte *>text, <const byte *>text,
+            <const byte *>text + size, &high
         ) != <const byte *>text + size:
             return self._refuse_value(field)
         if role != PLAIN and self._act_on(
