@@ -7,15 +7,12 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from fasthttp._parser cimport (
-    Field, HEAD, Head, latin1, RequestParser
+from fasthttp._fields cimport (
+    Field, latin1, PyUnicode_DATA, PyUnicode_New, value_of
 )
+from fasthttp._parser cimport HEAD, Head, RequestParser
 
-from fasthttp import _parser
-
-cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t, Py_UCS4)
-    char *PyUnicode_DATA "(char *)PyUnicode_DATA" (object)
+from fasthttp import _fields, _parser
 
 
 cdef str environ_key(str name):
@@ -24,7 +21,7 @@ cdef str environ_key(str name):
     return sys.intern("HTTP_" + name.upper().replace("-", "_"))
 
 
-cdef tuple KEYS = tuple([environ_key(name) for name in _parser.KNOWN_NAMES])
+cdef tuple KEYS = tuple([environ_key(name) for name in _fields.KNOWN_NAMES])
 cdef PyObject *keys[128]            # owned by KEYS
 cdef int _index
 for _index in range(len(KEYS)):
@@ -96,9 +93,18 @@ cdef class EnvironTemplate:
     ):
         """A copy with what the request in `parser` says."""
         cdef Head *head = &parser.head
-        cdef dict environ = PyDict_Copy(self._template)
+        cdef dict environ
         cdef const unsigned char *text = parser.at(head.method.start)
         cdef object target = None
+        # The template keeps the last ones: most clients come again, and
+        # behind a proxy all have one address.
+        if remote_addr is not self._remote_addr:
+            PyDict_SetItem(self._template, K_REMOTE_ADDR, remote_addr)
+            self._remote_addr = remote_addr
+        if remote_port is not self._remote_port:
+            PyDict_SetItem(self._template, K_REMOTE_PORT, remote_port)
+            self._remote_port = remote_port
+        environ = PyDict_Copy(self._template)
         if head.method.size != 3 or memcmp(text, b"GET", 3) != 0:
             PyDict_SetItem(environ, K_METHOD, parser.method())
         if head.target.size > 1 or head.path.size == 0:
@@ -107,8 +113,6 @@ cdef class EnvironTemplate:
             )
             PyDict_SetItem(environ, K_RAW_URI, target)
             PyDict_SetItem(environ, K_REQUEST_URI, target)
-        PyDict_SetItem(environ, K_REMOTE_ADDR, remote_addr)
-        PyDict_SetItem(environ, K_REMOTE_PORT, remote_port)
         if head.path.size > 1:
             PyDict_SetItem(environ, K_PATH, path_info(parser, target))
         elif head.path.size == 0 and not head.has_authority:
@@ -119,7 +123,8 @@ cdef class EnvironTemplate:
             ))
         if not head.minor:
             PyDict_SetItem(environ, K_PROTOCOL, "HTTP/1.0")
-        add_fields(environ, parser)
+        with cython.critical_section(parser.memo):
+            add_fields(environ, parser)
         if head.has_authority:
             # RFC 9112 section 3.2.2: it replaces the Host field.
             PyDict_SetItem(environ, K_HOST, latin1(
@@ -142,6 +147,7 @@ cdef object path_info(RequestParser parser, object target):
 
 
 cdef int add_fields(dict environ, RequestParser parser) except -1:
+    cdef const unsigned char *base = parser.at(0)
     cdef Field *field
     cdef int index
     cdef uint64_t seen[2]
@@ -151,7 +157,7 @@ cdef int add_fields(dict environ, RequestParser parser) except -1:
     seen[0] = seen[1] = 0
     for index in range(parser.head.count):
         field = &parser.head.fields[index]
-        value = parser.memo.value(field, parser.at(field.value))
+        value = value_of(parser.memo, field, base)
         if field.known >= 0:
             key = <object>keys[field.known]
             bit = <uint64_t>1 << (field.known & 63)
@@ -160,7 +166,7 @@ cdef int add_fields(dict environ, RequestParser parser) except -1:
                 PyDict_SetItem(environ, key, value)
                 continue
         else:
-            key = unknown_key(parser.at(field.name), field.name_size)
+            key = unknown_key(base + field.name, field.name_size)
             if key is None:
                 continue
             if PyDict_GetItem(environ, key) is NULL:
@@ -178,7 +184,7 @@ cdef object unknown_key(const unsigned char *name, unsigned size):
     cdef unsigned char c
     cdef unsigned i
     key = PyUnicode_New(size + 5, 127)
-    to = PyUnicode_DATA(key)
+    to = <char *>PyUnicode_DATA(key)
     memcpy(to, b"HTTP_", 5)
     to += 5
     for i in range(size):

@@ -14,9 +14,9 @@ from cpython.bytes cimport (
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memcpy
 
+from fasthttp._fields cimport Field, REFERER, USER_AGENT
 from fasthttp._parser cimport (
-    DATA, END, Field, HEAD, REFERER, RequestHead, RequestParser, Span,
-    USER_AGENT
+    DATA, END, HEAD, RequestHead, RequestParser, Span
 )
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport (

@@ -1,11 +1,6 @@
-from cpython.ref cimport PyObject
-from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
 
-cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t, Py_UCS4)
-    void *PyUnicode_DATA(object)
+from fasthttp._fields cimport Field, FieldMemo
 
 cdef enum Event:
     NEED_DATA = 0
@@ -13,27 +8,7 @@ cdef enum Event:
     DATA = 2
     END = 3
 
-# Names the parser itself acts on come first; `KNOWN_NAMES` has them all.
-cdef enum Known:
-    UNKNOWN = -1
-    HOST = 0
-    CONTENT_LENGTH = 1
-    TRANSFER_ENCODING = 2
-    CONNECTION = 3
-    EXPECT = 4
-    ACTED_ON = 5
-    CONTENT_TYPE = 5
-    USER_AGENT = 6
-    REFERER = 7
-
 cdef extern from "_scan.h":
-    ctypedef struct Field "fh_field":
-        uint32_t name
-        uint32_t name_size
-        uint32_t value
-        uint32_t value_size
-        int known
-        int high            # the line holds bytes above 0x7f
     ctypedef struct Cursor "fh_cursor":
         const unsigned char *line
         const unsigned char *p
@@ -61,31 +36,6 @@ cdef struct Head:
     bint chunked
     bint keep_alive
     bint expect_continue
-
-
-cdef struct Place:
-    uint32_t hash       # of the pair
-    uint32_t seen       # of the last value that was not found
-    PyObject *pair      # owned
-
-
-cdef inline object latin1(
-    const unsigned char *text, Py_ssize_t size, bint high
-):
-    if high:
-        return PyUnicode_DecodeLatin1(<const char *>text, size, NULL)
-    if size == 0:
-        return ""
-    made = PyUnicode_New(size, 127)
-    memcpy(PyUnicode_DATA(made), text, size)
-    return made
-
-
-cdef class FieldMemo:
-    cdef Place *_places
-
-    cdef object pair(self, Field *field, const unsigned char *text)
-    cdef object value(self, Field *field, const unsigned char *text)
 
 
 cdef class RequestHead:

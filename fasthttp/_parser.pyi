@@ -4,7 +4,8 @@ from typing import Never, final
 
 from typing_extensions import Buffer, disjoint_base
 
-KNOWN_NAMES: tuple[str, ...]
+from ._fields import FieldMemo
+
 METHODS: tuple[str, ...]
 VECTORS: tuple[str, ...]
 
@@ -13,15 +14,6 @@ def scans_agree(data: bytes) -> bool:
 
 def percent_decoded(text: bytes) -> bytes:
     """RFC 3986, 2.1; what is no escape stays as it is."""
-
-@final
-class FieldMemo:
-    """Fields that come again and again, as objects made once; for one loop.
-
-    Credentials and values of more than 256 bytes are never kept.
-    """
-
-    def __new__(cls) -> FieldMemo: ...
 
 @disjoint_base
 class RequestHead:

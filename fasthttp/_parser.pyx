@@ -18,13 +18,12 @@ from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from fasthttp.errors import PeerError
+from fasthttp._fields cimport (
+    ACTED_ON, CONNECTION, CONTENT_LENGTH, fh_names, FieldMemo, HOST, latin1,
+    names, pair_of, PyUnicode_DATA, TRANSFER_ENCODING
+)
 
-cdef extern from "Python.h":
-    # Of pointers: as objects they would be held while looked at.
-    PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t)
-    Py_ssize_t PyUnicode_GET_LENGTH(PyObject *)
-    void *PyUnicode_1BYTE_DATA(PyObject *)
+from fasthttp.errors import PeerError
 
 cdef extern from "<arpa/inet.h>":
     int AF_INET6
@@ -32,8 +31,6 @@ cdef extern from "<arpa/inet.h>":
 
 cdef extern from "_scan.h":
     const unsigned char fh_tchar[256]
-    ctypedef struct fh_names:
-        pass
     ctypedef unsigned char byte "fh_byte"
     ctypedef int fh_lines(
         const fh_names *, const byte *, const byte *, Py_ssize_t, Cursor *,
@@ -49,8 +46,6 @@ cdef extern from "_scan.h":
     const byte *fh_find(
         const byte *, const byte *, const byte *, byte
     ) noexcept
-    bint fh_add_name(fh_names *, int, const char *) noexcept
-    uint32_t fh_hash(const byte *, Py_ssize_t, uint32_t) noexcept
     int fh_hex_value(byte) noexcept
     Py_ssize_t fh_percent_decode(const byte *, Py_ssize_t, char *) noexcept
     int fh_forms(fh_form *) noexcept
@@ -88,57 +83,15 @@ cdef enum:
     FIRST_FIELDS = 16
     # Of a broken request, for the log.
     SHOWN_BYTES = 80
-    MEMO_PLACES = 256
-    MEMO_MAX = 256      # bytes of a value
 
-# The order of the first eight is that of `Known`.
-KNOWN_NAMES = (
-    "host", "content-length", "transfer-encoding", "connection", "expect",
-    "content-type", "user-agent", "referer",
-    "accept", "accept-charset", "accept-encoding", "accept-language",
-    "access-control-request-headers", "access-control-request-method",
-    "authorization", "cache-control", "cookie", "date", "dnt", "forwarded",
-    "from", "if-match", "if-modified-since", "if-none-match", "if-range",
-    "if-unmodified-since", "keep-alive", "max-forwards", "origin", "pragma",
-    "priority", "proxy-authorization", "proxy-connection", "range",
-    "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest",
-    "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc",
-    "sec-websocket-extensions", "sec-websocket-key",
-    "sec-websocket-protocol", "sec-websocket-version", "te", "traceparent",
-    "tracestate", "trailer", "upgrade", "upgrade-insecure-requests", "via",
-    "warning", "x-api-key", "x-csrf-token", "x-csrftoken", "x-forwarded-for",
-    "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
-    "x-forwarded-proto", "x-http-method-override", "x-real-ip",
-    "x-request-id", "x-requested-with",
-)
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 
-# What these hold is not kept beyond the request.
-cdef tuple CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
-
-cdef fh_names names
-cdef bint repeats[128]
-cdef PyObject *known_objects[128]       # owned by known_names
-cdef tuple known_names = KNOWN_NAMES
 cdef tuple methods = METHODS
 cdef const byte *EMPTY = b""
 cdef fh_form forms[3]
 cdef int _forms = fh_forms(forms)
 cdef fh_lines *read_lines = forms[0].lines
 VECTORS = tuple([forms[index].name.decode() for index in range(_forms)])
-
-
-cdef int fill_names() except -1:
-    cdef int known
-    for known, name in enumerate(known_names):
-        repeats[known] = name not in CREDENTIALS
-        known_objects[known] = <PyObject *>name
-        if not fh_add_name(&names, known, name.encode()):
-            raise SystemError(f"{name} needs another hash of names")
-    return 0
-
-
-fill_names()
 
 
 cdef inline bint is_word(
@@ -194,65 +147,8 @@ cdef object method_name(const byte *text, Py_ssize_t size):
     return latin1(text, size, False)
 
 
-@cython.final
-cdef class FieldMemo:
-    """Fields that come again and again, as objects made once; for one loop.
-
-    A value has one place, and takes it when it is seen for the second time
-    in a row there: what never repeats costs a hash and displaces nothing.
-    """
-
-    def __cinit__(self):
-        self._places = <Place *>PyMem_Calloc(MEMO_PLACES, sizeof(Place))
-        if self._places is NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        cdef int index
-        if self._places is not NULL:
-            for index in range(MEMO_PLACES):
-                Py_XDECREF(self._places[index].pair)
-            PyMem_Free(self._places)
-
-    # A request's fields may be asked for by another thread than the loop's.
-    @cython.critical_section
-    cdef object pair(self, Field *field, const byte *text):
-        """(name in lower case, value) of a field with a known name."""
-        cdef uint32_t size = field.value_size
-        cdef PyObject *name = known_objects[field.known]
-        cdef PyObject *value
-        cdef PyObject *old
-        cdef Place *place
-        cdef uint32_t hash
-        if size > MEMO_MAX or field.high or not repeats[field.known]:
-            return (<object>name, latin1(text, size, field.high))
-        hash = fh_hash(text, size, field.known)
-        place = &self._places[hash % MEMO_PLACES]
-        if place.hash == hash and place.pair is not NULL:
-            value = PyTuple_GET_ITEM(place.pair, 1)
-            if (
-                PyTuple_GET_ITEM(place.pair, 0) is name
-                and PyUnicode_GET_LENGTH(value) == <Py_ssize_t>size
-                and memcmp(PyUnicode_1BYTE_DATA(value), text, size) == 0
-            ):
-                return <object>place.pair
-        pair = (<object>name, latin1(text, size, False))
-        if place.seen == hash:
-            Py_INCREF(pair)
-            old = place.pair
-            place.pair = <PyObject *>pair
-            place.hash = hash
-            Py_XDECREF(old)
-        place.seen = hash
-        return pair
-
-    cdef object value(self, Field *field, const byte *text):
-        if field.known == UNKNOWN:
-            return latin1(text, field.value_size, field.high)
-        pair = self.pair(field, text)
-        return <object>PyTuple_GET_ITEM(<PyObject *>pair, 1)
-
-
+# Of a request each: what the last few gave back is used again.
+@cython.freelist(8)
 cdef class RequestHead:
     """What stands before a body: request line and header fields.
 
@@ -279,7 +175,11 @@ cdef class RequestHead:
 
     @property
     def target(self):
-        return self.text(self._head.target)
+        cdef Span target = self._head.target
+        return latin1(
+            <const byte *>PyBytes_AS_STRING(self._raw) + target.start,
+            target.size, False
+        )
 
     @property
     def path(self):
@@ -312,23 +212,15 @@ cdef class RequestHead:
     @property
     def headers(self):
         cdef const byte *raw = <const byte *>PyBytes_AS_STRING(self._raw)
-        cdef Field *field
         cdef int index
         if self._headers is None:
             headers = PyList_New(self._head.count)
-            for index in range(self._head.count):
-                field = &self._head.fields[index]
-                if field.known >= 0:
-                    pair = self._memo.pair(field, raw + field.value)
-                else:
-                    pair = (
-                        latin1(
-                            raw + field.name, field.name_size, False
-                        ).lower(),
-                        latin1(raw + field.value, field.value_size, field.high)
-                    )
-                Py_INCREF(pair)
-                PyList_SET_ITEM(headers, index, pair)
+            # The loop may look for them meanwhile, and others may ask.
+            with cython.critical_section(self._memo):
+                for index in range(self._head.count):
+                    pair = pair_of(self._memo, &self._head.fields[index], raw)
+                    Py_INCREF(pair)
+                    PyList_SET_ITEM(headers, index, pair)
             self._headers = headers
         return self._headers
 
@@ -342,13 +234,20 @@ cdef class RequestHead:
 
 
 @cython.final
+@cython.freelist(8)
 cdef class EndOfMessage:
     """The request is complete; `trailers` is a list of (name, value)."""
 
-    cdef readonly list trailers
+    cdef list _trailers
 
-    def __init__(self, trailers):
-        self.trailers = trailers
+    def __init__(self, list trailers not None):
+        self._trailers = trailers
+
+    @property
+    def trailers(self):
+        if self._trailers is None:
+            self._trailers = []
+        return self._trailers
 
     def __eq__(self, other):
         return (
@@ -435,6 +334,7 @@ cdef class RequestParser:
 
     cdef int _add_events(self, list events) except -1:
         cdef int event
+        cdef EndOfMessage end
         while True:
             event = self.next_event()
             if event == HEAD:
@@ -444,10 +344,10 @@ cdef class RequestParser:
                     <const char *>self.data, self.data_size
                 ))
             elif event == END:
-                trailers = []
+                end = EndOfMessage.__new__(EndOfMessage)
                 if self.head.chunked:
-                    trailers = self.copy_head().headers
-                events.append(EndOfMessage(trailers))
+                    end._trailers = self.copy_head().headers
+                events.append(end)
             else:
                 return 0
 
@@ -1117,7 +1017,7 @@ cdef class RequestParser:
 
 
 # RFC 3986 section 3.2.2: unreserved / sub-delims.
-cdef bint REG_NAME[256]
+cdef unsigned char REG_NAME[256]
 for _c in range(256):
     REG_NAME[_c] = chr(_c).isascii() and (
         chr(_c).isalnum() or chr(_c) in "-._~!$&'()*+,;="
@@ -1134,16 +1034,17 @@ cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
             return False
         p += 1
     else:
-        while p < end and p[0] != c":":
-            if REG_NAME[p[0]]:
+        while True:
+            while p < end and REG_NAME[p[0]]:
                 p += 1
-            elif (
-                p[0] == c"%" and end - p >= 3
-                and fh_hex_value(p[1]) >= 0 and fh_hex_value(p[2]) >= 0
+            if p == end or p[0] != c"%":
+                break
+            if (
+                end - p < 3
+                or fh_hex_value(p[1]) < 0 or fh_hex_value(p[2]) < 0
             ):
-                p += 3
-            else:
                 return False
+            p += 3
     if p == end:
         return True
     # RFC 9110 section 4.2.1: no port without a host.

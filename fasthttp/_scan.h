@@ -413,14 +413,16 @@ fh_half_word(const fh_byte *p)
     return word;
 }
 
-/* Of a value under the name `seed`: of its first 16 and last 32 bytes. Each
- * step is a bijection of the state, so that no byte is lost on the way. */
-static inline uint32_t
-fh_hash(const fh_byte *p, ptrdiff_t size, uint32_t seed)
+/* Of a value of less than 512 bytes: its size, the name that `known` is the
+ * number of, and a hash of its first 16 and last 32 bytes; never 0. Each step
+ * is a bijection of the state, so that no byte is lost on the way. */
+static inline uint64_t
+fh_tag(const fh_byte *p, ptrdiff_t size, int known)
 {
     const uint64_t odd = 0x9e3779b97f4a7c15;
     const fh_byte *last = p + size;
-    uint64_t a = seed, b = (uint64_t)size;
+    uint64_t kind = (uint64_t)size << 7 | (uint64_t)(known + 1);
+    uint64_t a = kind, b = 0;
     if (size >= 16) {
         a = (a ^ fh_word(p)) * odd;
         b = (b ^ fh_word(p + 8)) * odd;
@@ -440,7 +442,8 @@ fh_hash(const fh_byte *p, ptrdiff_t size, uint32_t seed)
         a = (a ^ p[0] ^ (uint64_t)p[size >> 1] << 8) * odd;
         b = (b ^ last[-1]) * odd;
     }
-    return (uint32_t)(((a ^ (b << 32 | b >> 32)) * odd) >> 32);
+    a = (a ^ (b << 32 | b >> 32)) * odd;
+    return a >> 16 << 16 | kind;
 }
 
 static inline int

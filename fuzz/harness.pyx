@@ -16,8 +16,9 @@ from posix.mman cimport (
     mmap, mprotect
 )
 
+from fasthttp._fields cimport Field
 from fasthttp._parser cimport (
-    DATA, END, Field, HEAD, NEED_DATA, RequestHead, RequestParser
+    DATA, END, HEAD, NEED_DATA, RequestHead, RequestParser
 )
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 

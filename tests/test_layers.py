@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "fasthttp"
 LAYERS = (
-    ("errors", "config"),
+    ("errors", "config", "_fields"),
     ("_protocol", "_parser", "_serializer", "listeners"),
     ("_transport", "_environ", "server"),
     ("_http1",),

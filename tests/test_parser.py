@@ -9,9 +9,9 @@ import tracemalloc
 import pytest
 from feeding import NEXT, bytewise, feed, feed_every_way, read_cases
 
+from fasthttp._fields import FieldMemo
 from fasthttp._parser import (
     EndOfMessage,
-    FieldMemo,
     RequestHead,
     RequestParser,
 )

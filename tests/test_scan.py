@@ -8,8 +8,8 @@ import platform
 import pytest
 from feeding import Island, feed, read_cases
 
+from fasthttp._fields import KNOWN_NAMES
 from fasthttp._parser import (
-    KNOWN_NAMES,
     VECTORS,
     RequestParser,
     scans_agree,
@@ -72,6 +72,11 @@ def test_known_names():
     for name in KNOWN_NAMES:
         assert len(name) <= NAME_ROOM
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz-")
+    assert KNOWN_NAMES[-3:] == (
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+    )
     assert KNOWN_NAMES[:8] == (
         "host",
         "content-length",
