@@ -11,14 +11,8 @@ int add_name(int known, const char *text)
     return fh_add_name(&names, known, text);
 }
 
-/* Name of a form of this machine, the best first; NULL behind the last. */
-const char *form_name(int index)
-{
-    fh_form forms[3];
-    return index < fh_forms(forms) ? forms[index].name : NULL;
-}
-
-/* The fields of all heads in a row; -1 for a fault. */
+/* How many fields all heads in a row have, by one of the forms that this
+ * machine has; -1 for a fault. */
 int scan(int form, const char *heads, size_t size)
 {
     const fh_byte *base = (const fh_byte *)heads, *end = base + size;

@@ -4,12 +4,19 @@ Run `python -m pytest bench/test_micro.py` with pytest-benchmark, httptools,
 gunicorn_h1c, llhttp and h11 installed; a missing one is an error.
 """
 
+import ctypes
+import subprocess
+from pathlib import Path
+
 import cases
 import gunicorn_h1c
 import h11
 import httptools
 import llhttp
 import pytest
+
+from fasthttp._fields import KNOWN_NAMES
+from fasthttp._parser import VECTORS
 
 H11_FIELDS = [
     *((name, value) for name, value in cases.ANSWER_FIELDS),
@@ -176,6 +183,31 @@ def test_scan(benchmark, batch):
     heads = cases.BATCHES[batch]
     benchmark.extra_info["bytes"] = sum(map(len, heads))
     assert benchmark(cases.scan(heads)).method == "GET"
+
+
+@pytest.fixture(scope="module")
+def scanner(tmp_path_factory):
+    """bench/scan.c, compiled with the flags of the modules."""
+    library = tmp_path_factory.mktemp("scan") / "scan.so"
+    source = Path(__file__).with_name("scan.c")
+    compiler = ["cc", "-O3", "-shared", "-fPIC", "-o", library, source]
+    subprocess.run(compiler, check=True)
+    scanner = ctypes.CDLL(library)
+    scanner.scan.argtypes = ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t
+    for known, name in enumerate(KNOWN_NAMES):
+        assert scanner.add_name(known, name.encode())
+    return scanner
+
+
+@pytest.mark.parametrize("batch", cases.BATCHES)
+@pytest.mark.parametrize("form", VECTORS)
+def test_scan_alone(benchmark, scanner, form, batch):
+    benchmark.group = f"{cases.HEADS} heads, scanned only: {batch}"
+    heads = b"".join(cases.BATCHES[batch])
+    benchmark.extra_info["bytes"] = len(heads)
+    fields = heads.count(b"\r\n") - 2 * cases.HEADS
+    arguments = VECTORS.index(form), heads, len(heads)
+    assert benchmark(scanner.scan, *arguments) == fields
 
 
 def chunks_by_httptools():

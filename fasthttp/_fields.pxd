@@ -45,10 +45,9 @@ cdef struct Place:
     PyObject *value
     const void *text    # of the value
 
-cdef fh_names names
-
 
 cdef class FieldMemo:
+    cdef const fh_names *names
     cdef Place *places
 
     cdef object new_pair(

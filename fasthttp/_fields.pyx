@@ -30,6 +30,7 @@ KNOWN_NAMES = (
 
 cdef tuple known_names = KNOWN_NAMES
 cdef PyObject *known_objects[128]       # owned by known_names
+cdef fh_names names
 
 
 cdef int fill_names() except -1:
@@ -53,6 +54,7 @@ cdef class FieldMemo:
     """
 
     def __cinit__(self):
+        self.names = &names
         self.places = <Place *>PyMem_Calloc(MEMO_PLACES, sizeof(Place))
         if self.places is NULL:
             raise MemoryError

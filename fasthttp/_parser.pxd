@@ -40,6 +40,7 @@ cdef struct Head:
 
 cdef class RequestHead:
     cdef bytes _raw
+    cdef bytes _fields                  # holds those of _head
     cdef FieldMemo _memo
     cdef Head _head
     cdef list _headers
@@ -66,7 +67,7 @@ cdef class RequestParser:
     cdef unsigned char *_kept
     cdef Py_ssize_t _kept_size
     cdef Py_ssize_t _kept_room
-    cdef int _room                      # of head.fields
+    cdef int _room                      # of head.fields, and one more
     cdef int _state
     cdef Py_ssize_t _cursor
     cdef Py_ssize_t _mark
@@ -102,8 +103,10 @@ cdef class RequestParser:
     ) except -1
     cdef int _parse_head(self) except -1
     cdef int _parse_fields(self) except -1
-    cdef int _take_fields(self, int first, Py_ssize_t end) except -1
-    cdef int _end_fields(self, Cursor *cursor, const unsigned char *end) except -1
+    cdef int _take_fields(self, int first) except -1
+    cdef int _end_fields(
+        self, const Cursor *cursor, const unsigned char *end
+    ) except -1
     cdef int _act_on(self, Field *field) except -1
     cdef int _parse_content_length(self, Field *field) except -1
     cdef int _parse_transfer_encoding(self, Field *field) except -1

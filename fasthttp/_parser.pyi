@@ -10,7 +10,7 @@ METHODS: tuple[str, ...]
 VECTORS: tuple[str, ...]
 
 def scans_agree(data: bytes) -> bool:
-    """True if the vector scans find what the scalar ones find in `data`."""
+    """True if all forms of a scan find the same in `data`."""
 
 def percent_decoded(text: bytes) -> bytes:
     """RFC 3986, 2.1; what is no escape stays as it is."""

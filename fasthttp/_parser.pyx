@@ -10,17 +10,15 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.mem cimport (
-    PyMem_Calloc, PyMem_Free, PyMem_Malloc, PyMem_Realloc
-)
-from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp, memcpy, memmove
 
 from fasthttp._fields cimport (
     ACTED_ON, CONNECTION, CONTENT_LENGTH, fh_names, FieldMemo, HOST, latin1,
-    names, pair_of, PyUnicode_DATA, TRANSFER_ENCODING
+    pair_of, PyUnicode_DATA, TRANSFER_ENCODING
 )
 
 from fasthttp.errors import PeerError
@@ -39,6 +37,9 @@ cdef extern from "_scan.h":
     ctypedef struct fh_form:
         const char *name
         fh_lines *lines
+    const byte *fh_skip(
+        const byte *, const byte *, const byte *
+    ) noexcept
     const byte *fh_token_end(const byte *, const byte *) noexcept
     const byte *fh_target_end(
         const byte *, const byte *, const byte *
@@ -99,12 +100,12 @@ cdef inline bint is_word(
 ) noexcept:
     """Equal to the lower-case letters of `word`, in any case?"""
     cdef Py_ssize_t i
+    cdef unsigned other = 0
     if size != length:
         return False
-    for i in range(size):
-        if (p[i] | (0x20 if word[i] >= c"a" else 0)) != <byte>word[i]:
-            return False
-    return True
+    for i in range(length):
+        other |= (p[i] | (0x20 if word[i] >= c"a" else 0)) ^ <byte>word[i]
+    return other == 0
 
 
 cdef inline const byte *trim(const byte **start, const byte *end) noexcept:
@@ -123,9 +124,9 @@ cdef inline bint is_exactly(
 
 
 def scans_agree(bytes data):
-    """True if the vector scans find what the scalar ones find in `data`."""
+    """True if all forms of a scan find the same in `data`."""
     cdef const byte *p = <const byte *>PyBytes_AS_STRING(data)
-    return fh_scan_check(&names, p, p + len(data)) < 0
+    return fh_scan_check(FieldMemo().names, p, p + len(data)) < 0
 
 
 def percent_decoded(bytes text not None):
@@ -157,9 +158,6 @@ cdef class RequestHead:
 
     def __cinit__(self):
         self._raw = b""
-
-    def __dealloc__(self):
-        PyMem_Free(self._head.fields)
 
     cdef str text(self, Span span):
         return PyUnicode_DecodeLatin1(
@@ -434,18 +432,15 @@ cdef class RequestParser:
         return self.copy_head_to(RequestHead.__new__(RequestHead))
 
     cdef RequestHead copy_head_to(self, RequestHead copy):
-        cdef size_t size = self.head.count * sizeof(Field)
-        copy._head = self.head
-        copy._head.fields = NULL
-        copy._memo = self.memo
         copy._raw = PyBytes_FromStringAndSize(
             <const char *>self._base, self.head.size
         )
-        if size:
-            copy._head.fields = <Field *>PyMem_Malloc(size)
-            if copy._head.fields is NULL:
-                raise MemoryError
-            memcpy(copy._head.fields, self.head.fields, size)
+        copy._fields = PyBytes_FromStringAndSize(
+            <const char *>self.head.fields, self.head.count * sizeof(Field)
+        )
+        copy._head = self.head
+        copy._head.fields = <Field *>PyBytes_AS_STRING(copy._fields)
+        copy._memo = self.memo
         return copy
 
     cdef int next_event(self) except -1:
@@ -647,32 +642,37 @@ cdef class RequestParser:
                 self._grow_fields()
             first = self.head.count
             self.head.count += read_lines(
-                &names, base, end, self.limit_request_field_size, &cursor,
-                self.head.fields + first, self._room - first
+                self.memo.names, base, end, self.limit_request_field_size,
+                &cursor, self.head.fields + first, self._room - first
             )
-            self._take_fields(first, cursor.line - base)
+            self.head.fields[self.head.count].name = <uint32_t>(
+                cursor.line - base
+            )
+            self._take_fields(first)
             if self.head.count < self._room:
                 return self._end_fields(&cursor, end)
 
-    cdef int _take_fields(self, int first, Py_ssize_t end) except -1:
-        """Act on new fields, of which the last one's line ends there."""
-        cdef Py_ssize_t limit = self.limit_request_fields
-        cdef int count = self.head.count
-        cdef Field *fields = self.head.fields
-        cdef int index
-        for index in range(first, count):
-            if index < limit and <unsigned>fields[index].known >= ACTED_ON:
-                continue
-            self._cursor = fields[index + 1].name if index + 1 < count else end
-            if index == limit:
-                return self._refuse_limit(
-                    431, "more header fields than", "limit_request_fields"
-                )
-            if not self.head.chunked:
-                self._act_on(&fields[index])
+    cdef int _take_fields(self, int first) except -1:
+        """Act on new fields; behind the last one stands the next line."""
+        cdef Field *field = self.head.fields + first
+        cdef Field *end = self.head.fields + min(
+            self.head.count, self.limit_request_fields
+        )
+        while field < end:
+            if <unsigned>field.known < ACTED_ON and not self.head.chunked:
+                self._cursor = field[1].name
+                self._act_on(field)
+            field += 1
+        if self.head.count > self.limit_request_fields:
+            self._cursor = end[1].name
+            return self._refuse_limit(
+                431, "more header fields than", "limit_request_fields"
+            )
         return 0
 
-    cdef int _end_fields(self, Cursor *cursor, const byte *end) except -1:
+    cdef int _end_fields(
+        self, const Cursor *cursor, const byte *end
+    ) except -1:
         """1 for the empty line; else it is unfinished, or has a fault."""
         cdef const byte *base = self._base
         cdef const byte *line = cursor.line
@@ -755,7 +755,7 @@ cdef class RequestParser:
     cdef int _grow_fields(self) except -1:
         cdef int room = 2 * self._room if self._room else FIRST_FIELDS
         cdef Field *grown = <Field *>PyMem_Realloc(
-            self.head.fields, room * sizeof(Field)
+            self.head.fields, (room + 1) * sizeof(Field)
         )
         if grown is NULL:
             raise MemoryError
@@ -1035,8 +1035,7 @@ cdef bint is_host(const byte *p, Py_ssize_t size) noexcept:
         p += 1
     else:
         while True:
-            while p < end and REG_NAME[p[0]]:
-                p += 1
+            p = fh_skip(p, end, REG_NAME)
             if p == end or p[0] != c"%":
                 break
             if (

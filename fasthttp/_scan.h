@@ -17,7 +17,7 @@
 #include <arm_neon.h>
 #endif
 
-/* With its `match` and its numbers known, a loop is compiled for each form. */
+/* Compiled anew for each form, whose functions and numbers it is given. */
 #define FH_EACH static inline __attribute__((always_inline))
 
 typedef unsigned char fh_byte;
@@ -41,12 +41,19 @@ static const fh_byte fh_tchar[256] = {
     ['y'] = 1, ['z'] = 1,
 };
 
+/* The first byte that is 0 in the table. */
+static inline const fh_byte *
+fh_skip(const fh_byte *p, const fh_byte *end, const fh_byte *table)
+{
+    while (p < end && table[*p])
+        p++;
+    return p;
+}
+
 static inline const fh_byte *
 fh_token_end(const fh_byte *p, const fh_byte *end)
 {
-    while (p < end && fh_tchar[*p])
-        p++;
-    return p;
+    return fh_skip(p, end, fh_tchar);
 }
 
 /* Which of the bytes at p match: FH_BITS bits of the answer for each. */
@@ -77,22 +84,24 @@ fh_equal(const fh_byte *p, fh_byte wanted)
         _mm_cmpeq_epi8(v, _mm_set1_epi8((char)wanted)));
 }
 
-/* With 1 added, 0x7f and all above are negative. */
+/* Less by `least` they are above 0x7e - least, and with least + 1 added to
+ * that, or as much as fits, they have the highest bit. */
 FH_EACH uint64_t
 fh_outside(const fh_byte *p, fh_byte least)
 {
     __m128i v = _mm_loadu_si128((const __m128i *)p);
-    return (unsigned)_mm_movemask_epi8(_mm_cmplt_epi8(
-        _mm_add_epi8(v, _mm_set1_epi8(1)), _mm_set1_epi8((char)(least + 1))));
+    v = _mm_add_epi8(v, _mm_set1_epi8((char)-least));
+    v = _mm_adds_epu8(v, _mm_set1_epi8((char)(least + 1)));
+    return (unsigned)_mm_movemask_epi8(v);
 }
 
 __attribute__((target("avx2"))) static inline uint64_t
 fh_outside_32(const fh_byte *p, fh_byte least)
 {
     __m256i v = _mm256_loadu_si256((const __m256i *)p);
-    return (unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi8(
-        _mm256_set1_epi8((char)(least + 1)),
-        _mm256_add_epi8(v, _mm256_set1_epi8(1))));
+    v = _mm256_add_epi8(v, _mm256_set1_epi8((char)-least));
+    v = _mm256_adds_epu8(v, _mm256_set1_epi8((char)(least + 1)));
+    return (unsigned)_mm256_movemask_epi8(v);
 }
 
 /* Those that are `lower`, or would be with the bits of `fold`. */
@@ -152,7 +161,7 @@ fh_same(const fh_byte *p, const fh_byte *fold, const fh_byte *lower)
 /* The first byte that matches, or `end`. What is left for less than a vector
  * is looked at together with bytes before it. */
 FH_EACH const fh_byte *
-fh_first(fh_match match, int width, int bits, fh_match match_1,
+fh_first(fh_match match, int width, unsigned bits, fh_match match_1,
          fh_byte wanted, const fh_byte *low, const fh_byte *p,
          const fh_byte *end)
 {
@@ -161,11 +170,11 @@ fh_first(fh_match match, int width, int bits, fh_match match_1,
     for (; p <= last; p += width) {
         found = match(p, wanted);
         if (found)
-            return p + __builtin_ctzll(found) / bits;
+            return p + (unsigned)__builtin_ctzll(found) / bits;
     }
     if (last && p < end) {
         found = match(last, wanted) >> bits * (p - last);
-        return found ? p + __builtin_ctzll(found) / bits : end;
+        return found ? p + (unsigned)__builtin_ctzll(found) / bits : end;
     }
     while (p < end && !match_1(p, wanted))
         p++;
@@ -202,7 +211,7 @@ fh_pass(const fh_byte *p, const fh_byte *end, int *high)
  * any control but HTAB (RFC 9110 section 5.5). *high becomes non-zero if a
  * byte above 0x7f was passed. */
 FH_EACH const fh_byte *
-fh_value_end_by(fh_match outside, int width, int bits, const fh_byte *low,
+fh_value_end_by(fh_match outside, int width, unsigned bits, const fh_byte *low,
                 const fh_byte *p, const fh_byte *end, int *high)
 {
     for (;;) {
@@ -272,30 +281,32 @@ fh_add_name(fh_names *table, int known, const char *text)
     return 1;
 }
 
+/* The number of the name [p, end), in any case, or FH_UNKNOWN. */
 static inline int
 fh_known_name(const fh_names *table, const fh_byte *low, const fh_byte *p,
               const fh_byte *end)
 {
     const fh_name *name;
-    ptrdiff_t i;
+    const fh_byte *fold, *lower;
+    ptrdiff_t size = end - p;
     int slot;
-    if (end - p < 2)
+    if (size < 2)
         return FH_UNKNOWN;
     slot = table->slots[fh_name_slot(p, end)];
     name = &table->names[slot];
-    if (name->size != end - p)
+    if (name->size != size)
         return FH_UNKNOWN;
-    i = FH_NAME_ROOM - name->size;
+    fold = name->fold + FH_NAME_ROOM;
+    lower = name->lower + FH_NAME_ROOM;
     if (FH_WIDTH > 1 && end - low >= FH_WIDTH) {
-        const ptrdiff_t last = FH_NAME_ROOM - FH_WIDTH;
-        uint64_t same = fh_same(end - FH_WIDTH, name->fold + last,
-                                name->lower + last);
-        if (i < last)
-            same &= fh_same(p, name->fold + i, name->lower + i);
+        uint64_t same = fh_same(end - FH_WIDTH, fold - FH_WIDTH,
+                                lower - FH_WIDTH);
+        if (size > FH_WIDTH)
+            same &= fh_same(p, fold - size, lower - size);
         return name->places & ~same ? FH_UNKNOWN : slot - 1;
     }
-    for (; p < end; p++, i++)
-        if ((*p | name->fold[i]) != name->lower[i])
+    for (; size; size--)
+        if ((end[-size] | fold[-size]) != lower[-size])
             return FH_UNKNOWN;
     return slot - 1;
 }
@@ -316,54 +327,58 @@ typedef struct {
     int high;
 } fh_cursor;
 
-/* Fields of whole lines that have no fault, at most `room`; how many. The
- * cursor is then the next line's, read as far as it may go. */
+/* Fields of whole lines without fault, none longer than `limit`; how many, at
+ * most `room`. The cursor is then the next line's: at its end so far, at its
+ * first byte that cannot belong to it, or at its limit. */
 typedef int fh_lines(const fh_names *names, const fh_byte *base,
                      const fh_byte *end, ptrdiff_t limit, fh_cursor *cursor,
                      fh_field *fields, int room);
 
 FH_EACH int
-fh_lines_by(fh_match outside, int width, int bits, const fh_names *names,
+fh_lines_by(fh_match outside, int width, unsigned bits, const fh_names *names,
             const fh_byte *base, const fh_byte *end, ptrdiff_t limit,
             fh_cursor *cursor, fh_field *fields, int room)
 {
     const fh_byte *line = cursor->line, *p = cursor->p;
-    fh_field *field = fields;
+    fh_field *field = fields, *stop = fields + room;
     int high = cursor->high;
-    while (field < fields + room) {
+    while (field < stop) {
         const fh_byte *colon, *value, *last;
-        int known;
-        /* The empty line. */
-        if (p == line && p < end && *p == '\r')
-            break;
-        p = fh_value_end_by(outside, width, bits, base, p, end, &high);
-        if (p - line > limit) {
-            p = line + limit;
+        p = fh_first(outside, width, bits, fh_outside_1, 0x20, base, p, end);
+        if (end - p > 1 && memcmp(p, "\r\n", 2) == 0) {
+            if (p - line > limit)
+                break;
+            colon = fh_find(base, line, end, ':');
+            if (colon > p)
+                break;
+            field->known = fh_known_name(names, base, line, colon);
+            if (field->known == FH_UNKNOWN
+                && (colon == line || fh_token_end(line, colon) < colon))
+                break;
+            /* No byte of a good line is below the space but HTAB. */
+            for (last = p; last[-1] <= ' '; last--)
+                ;
+            for (value = colon + 1; *value <= ' ' && value < last; value++)
+                ;
+            field->name = (uint32_t)(line - base);
+            field->name_size = (uint32_t)(colon - line);
+            field->value = (uint32_t)(value - base);
+            field->value_size = (uint32_t)(last - value);
+            field->high = high;
+            field++;
+            line = p += 2;
+            high = 0;
+            /* Of the empty line. */
+            if (p < end && *p == '\r')
+                break;
+        } else if (p < end && (*p >= 0x80 || *p == '\t')) {
+            p = fh_pass(p, end, &high);
+        } else {
             break;
         }
-        if (end - p < 2 || memcmp(p, "\r\n", 2))
-            break;
-        colon = fh_find(base, line, end, ':');
-        known = fh_known_name(names, base, line, colon);
-        if (colon > p
-            || (known == FH_UNKNOWN
-                && (colon == line || fh_token_end(line, colon) < colon)))
-            break;
-        /* No byte of a good line is below the space but HTAB. */
-        for (last = p; last[-1] <= ' '; last--)
-            ;
-        for (value = colon + 1; value < last && *value <= ' '; value++)
-            ;
-        field->name = (uint32_t)(line - base);
-        field->name_size = (uint32_t)(colon - line);
-        field->value = (uint32_t)(value - base);
-        field->value_size = (uint32_t)(last - value);
-        field->known = known;
-        field->high = high;
-        field++;
-        line = p += 2;
-        high = 0;
     }
+    if (p - line > limit)
+        p = line + limit;
     cursor->line = line;
     cursor->p = p;
     cursor->high = high;
@@ -380,18 +395,24 @@ fh_lines_scalar(const fh_names *names, const fh_byte *base,
 }
 
 static inline int
-fh_lines_vector(const fh_names *names, const fh_byte *base, const fh_byte *end,
-            ptrdiff_t limit, fh_cursor *cursor, fh_field *fields, int room)
+fh_lines_vector(const fh_names *names, const fh_byte *base,
+                const fh_byte *end, ptrdiff_t limit, fh_cursor *cursor,
+                fh_field *fields, int room)
 {
+    if (end - base < FH_WIDTH)
+        return fh_lines_scalar(names, base, end, limit, cursor, fields, room);
     return fh_lines_by(fh_outside, FH_WIDTH, FH_BITS, names, base, end,
                        limit, cursor, fields, room);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static inline int
-fh_lines_avx2(const fh_names *names, const fh_byte *base, const fh_byte *end,
-            ptrdiff_t limit, fh_cursor *cursor, fh_field *fields, int room)
+fh_lines_avx2(const fh_names *names, const fh_byte *base,
+              const fh_byte *end, ptrdiff_t limit, fh_cursor *cursor,
+              fh_field *fields, int room)
 {
+    if (end - base < 32)
+        return fh_lines_vector(names, base, end, limit, cursor, fields, room);
     return fh_lines_by(fh_outside_32, 32, 1, names, base, end, limit, cursor,
                        fields, room);
 }
@@ -525,6 +546,13 @@ fh_scan_check(const fh_names *names, const fh_byte *low, const fh_byte *end)
                 || cursors[i].line != cursors[0].line
                 || cursors[i].p != cursors[0].p
                 || !cursors[i].high != !cursors[0].high)
+                return (int)(p - low);
+        }
+        for (int i = 0; i < counts[0]; i++) {
+            const fh_byte *name = from + fields[0][i].name;
+            if (fields[0][i].known
+                != fh_known_name(names, name, name,
+                                 name + fields[0][i].name_size))
                 return (int)(p - low);
         }
     }

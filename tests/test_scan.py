@@ -49,6 +49,18 @@ def test_every_byte_at_every_place_of_three_vectors(filler):
             assert scans_agree(data), data
 
 
+@pytest.mark.parametrize("size", [0, 7, 30, 31, 32, 33, 70])
+def test_all_forms_read_the_same_lines(size):
+    lines = (
+        b"Host:%b\r\nX: \xe9\t%b \r\nUpgrade-Insecure-Requests:\r\n\r\nGET"
+        % (b"a" * size, b"b" * size)
+    )
+    assert scans_agree(lines)
+    for at in range(len(lines)):
+        for byte in b"\0\t\r\n :A\x7f\xff":
+            assert scans_agree(lines[:at] + bytes([byte]) + lines[at + 1 :])
+
+
 def test_two_stops_in_one_vector():
     for first in range(VECTOR_SIZE):
         for second in range(VECTOR_SIZE):
