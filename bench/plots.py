@@ -81,7 +81,7 @@ def summary(compared, path):
     drawing.text(10, 37, "left of 1 it needs less; the line spans the rounds")
     left, right = 270, WIDTH - 150
     most = max(
-        2.1, *(max(row.ratios(row.ours, row.best_other)) for row in rows)
+        [2.1, *(max(row.ratios(row.ours, row.best_other)) for row in rows)]
     )
     low, high = math.log(0.1), math.log(most)
 

@@ -192,6 +192,7 @@ events {{ worker_connections 16384; }}
 http {{
     access_log off;
     sendfile on;
+    tcp_nopush on;
     keepalive_timeout 75;
     keepalive_requests 1000000000;
     default_type text/plain;
