@@ -1,3 +1,5 @@
+from cpython.pythread cimport PyThread_type_lock
+
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 
 
@@ -18,8 +20,15 @@ cdef class Events:
     cdef Py_ssize_t _count
 
 
+cdef class Gate:
+    cdef PyThread_type_lock _lock
+
+    cpdef int wait(self) except -1
+
+
 cdef class EpollPoller:
     cdef int _fd
+    cdef list _gates            # to open in the next poll
 
     cdef int _control(self, int what, int fd, unsigned int mask) except -1
 

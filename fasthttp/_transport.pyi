@@ -17,6 +17,16 @@ class Events:
         """One more, if there is room; else the next poll finds it."""
 
 @final
+class Gate:
+    """What one thread waits at; it shuts behind it."""
+
+    def wait(self) -> None:
+        """Pass, once it is open; other threads may run meanwhile."""
+
+    def open(self) -> None:
+        """Let the thread pass, now or when it comes."""
+
+@final
 class EpollPoller:
     """epoll(7), which fills `Events` without a Python object for each.
 
@@ -31,6 +41,9 @@ class EpollPoller:
 
     def unregister(self, fd: int) -> None:
         """Watch it no more."""
+
+    def open_soon(self, gate: Gate) -> None:
+        """Open it in the next poll, when the interpreter is free."""
 
     def poll(self, until: float, events: Events) -> None:
         """Wait until an event, a signal, or that time.monotonic() (or inf)."""

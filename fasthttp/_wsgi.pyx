@@ -8,7 +8,6 @@ import errno
 import io
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -27,9 +26,13 @@ from fasthttp._environ cimport EnvironTemplate
 from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody, Store
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
+from fasthttp._transport cimport Gate
 
 from fasthttp._environ import environ_base
 from fasthttp.errors import AppError
+
+cdef extern from "_socket.h":
+    double fh_monotonic()
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -43,6 +46,10 @@ cdef enum:
     # What a chunk costs besides its bytes.
     CHUNK_COST = 256
     SPILL_WATER = 262144
+
+# So long a thread may keep the interpreter from those who wait for answers.
+# Measured, an application of 50 us: 94 us a request with 0.2 ms, 73 with 1.
+cdef double BATCH_SECONDS = 0.001
 
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef str K_INPUT = sys.intern("wsgi.input")
@@ -109,6 +116,7 @@ cdef class OwnedFile:
 
 
 cdef class WsgiCall
+cdef class PoolThread
 cdef class ThreadPool
 
 
@@ -254,6 +262,7 @@ cdef enum Output:
     PARK = 4        # more will come once the client has read
     FINISH = 5
     FAIL = 6
+    RETURN = 7      # of run(); the thread, if it rests
 
 
 @cython.final
@@ -278,8 +287,7 @@ cdef class WsgiCall:
     cdef object context
     cdef object start_response_method
     cdef object write_method
-    cdef object thread
-    cdef object outbox
+    cdef PoolThread thread
     cdef object loop
     cdef OwnedFile spill
 
@@ -482,30 +490,19 @@ cdef class WsgiCall:
             self.done = True
         if self.thread is None:
             return self.apply(kind, content)
-        self.outbox.append((kind, content))
-        if not self.is_last(kind):
-            self.loop.call_soon_threadsafe(self.deliver)
+        cdef ThreadPool pool = self.thread.pool
+        pool.outbox.append((self, kind, content))
+        # Else more follows at once, or the thread's return.
+        if self.lazy and kind != START and kind != PARK:
+            pool.tell(self.loop)
         return 0
 
-    cdef bint is_last(self, Output kind):
-        """The thread's release follows at once and hands over this too."""
-        if kind == PARK:
-            return True
-        return self.done and (
-            self.iterable is None or type(self.iterable) is list
-        )
-
-    def deliver(self):
-        cdef BaseTransport transport = self.enter()
-        while self.outbox:
-            kind, content = self.outbox.popleft()
-            try:
-                self.apply(kind, content)
-            except (AppError, OSError):
-                error_log.exception("exception in the application")
-                self.apply(FAIL, None)
-        if transport is not None:
-            transport.leave()
+    cdef int deliver(self, Output kind, object content) except -1:
+        try:
+            return self.apply(kind, content)
+        except (AppError, OSError):
+            error_log.exception("exception in the application")
+            return self.apply(FAIL, None)
 
     cdef BaseTransport enter(self):
         """So that many small writes are one; the transport to leave."""
@@ -632,104 +629,185 @@ cdef bytes as_bytes(object chunk):
 @cython.final
 @cython.internal
 cdef class PoolThread:
-    """A thread that runs the calls the loop gives it, one at a time."""
+    """Runs calls, one at a time, and hands what they make to the loop."""
 
-    cdef object jobs
-    cdef object pending         # parked here and ready to go on
-    cdef object thread
     cdef ThreadPool pool
+    cdef Gate gate              # opened once there is a call
+    cdef object own             # calls that only this thread may run
+    cdef bint had_own
+    cdef object thread
 
     def __init__(self, ThreadPool pool, int number):
         self.pool = pool
-        self.jobs = queue.SimpleQueue()
-        self.pending = deque()
+        self.gate = Gate()
+        self.own = deque()
         self.thread = threading.Thread(
             target=self.work, name=f"fasthttp-{number}", daemon=True
         )
         self.thread.start()
 
     def work(self):
-        cdef WsgiCall call
+        cdef ThreadPool pool = self.pool
+        cdef WsgiCall call, done
+        cdef double until
         while True:
-            call = self.jobs.get()
+            if not pool.ending:
+                self.gate.wait()
+            until = fh_monotonic() + BATCH_SECONDS
+            call = self.next_call()
             if call is None:
                 return
-            call.run()
-            call.loop.call_soon_threadsafe(self.pool.release, self, call)
-            call = None
+            while call is not None:
+                call.run()
+                done = call
+                call = self.next_call() if fh_monotonic() < until else None
+                pool.returned(done, self if call is None else None)
+                done = None
+
+    cdef WsgiCall next_call(self):
+        """Own ones and others by turns: a stream comes again and again."""
+        cdef WsgiCall call
+        if self.own and not (self.had_own and self.pool.waiting):
+            self.had_own = True
+            return self.own.popleft()
+        self.had_own = False
+        try:
+            call = self.pool.waiting.popleft()
+        except IndexError:
+            return None
+        self.pool.begin(call, self)
+        return call
 
 
 @cython.final
 @cython.internal
 cdef class ThreadPool:
-    """Gives calls to idle threads; only the loop's thread calls it."""
+    """Gives calls to threads that wait, and keeps the others for the next.
+
+    A thread goes on with what waits here by itself: measured, 72 us of a
+    small request in place of 12 when each was handed over by the loop. What
+    is done leaves when the thread rests or waits for something.
+    """
 
     cdef list threads
     cdef list idle
-    cdef object waiting         # for a thread
+    cdef object waiting         # calls for any thread
     cdef set calls              # that have one and are not done
+    cdef object outbox          # (call, Output, content) for the loop
+    cdef bint told              # the loop, that there is something in it
+    cdef bint ending
 
     def __init__(self, int count):
-        self.threads = [PoolThread(self, at + 1) for at in range(count)]
-        self.idle = list(self.threads)
         self.waiting = deque()
         self.calls = set()
+        self.outbox = deque()
+        self.threads = [PoolThread(self, at + 1) for at in range(count)]
+        self.idle = list(self.threads)
 
-    def submit(self, WsgiCall call):
+    # In a thread.
+
+    cdef int begin(self, WsgiCall call, PoolThread thread) except -1:
+        self.calls.add(call)
+        call.thread = thread
+        return 0
+
+    cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
+        self.outbox.append((call, RETURN, resting))
+        return self.tell(call.loop)
+
+    cdef int tell(self, object loop) except -1:
+        if not self.told:
+            self.told = True
+            loop.call_soon_threadsafe(self.deliver)
+        return 0
+
+    # In the loop.
+
+    cdef int submit(self, WsgiCall call) except -1:
         if self.idle:
             self.assign(self.idle.pop(), call)
         else:
             self.waiting.append(call)
-
-    cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
-        self.calls.add(call)
-        call.thread = thread
-        if call.outbox is None:
-            call.outbox = deque()
-        thread.jobs.put(call)
         return 0
 
-    def resume(self, WsgiCall call):
+    cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
+        self.begin(call, thread)
+        thread.own.append(call)
+        # It has waited longer than the others.
+        thread.had_own = False
+        call.loop.open_soon(thread.gate)
+        return 0
+
+    cdef int resume(self, WsgiCall call) except -1:
         """Generators may hold what belongs to their thread: no other."""
         cdef PoolThread thread = call.thread
+        thread.own.append(call)
         if thread in self.idle:
             self.idle.remove(thread)
-            thread.jobs.put(call)
-        else:
-            thread.pending.append(call)
+            call.loop.open_soon(thread.gate)
+        return 0
 
-    def release(self, PoolThread thread, WsgiCall call):
+    def deliver(self):
+        cdef WsgiCall call, last = None
+        cdef BaseTransport transport = None
+        # First: what comes from now on is told again.
+        self.told = False
         try:
-            call.deliver()
+            for _ in range(len(self.outbox)):
+                call, kind, content = self.outbox.popleft()
+                if call is not last:
+                    if transport is not None:
+                        transport.leave()
+                    transport = call.enter()
+                    last = call
+                if kind != RETURN:
+                    call.deliver(kind, content)
+                    continue
+                if transport is not None:
+                    transport.leave()
+                last = transport = None
+                self.take_back(call, content)
         finally:
+            if transport is not None:
+                transport.leave()
+            if self.outbox:
+                self.tell(call.loop)
+
+    cdef int take_back(self, WsgiCall call, PoolThread resting) except -1:
+        cdef object loop = call.loop
+        try:
             if call.done:
                 self.calls.discard(call)
                 call.release_body()
                 call.let_go()
                 call.thread = None
                 call.recycle()
-            self.give_more(thread)
-
-    cdef int give_more(self, PoolThread thread) except -1:
-        if thread.pending:
-            thread.jobs.put(thread.pending.popleft())
-        elif self.waiting:
-            self.assign(thread, self.waiting.popleft())
-        else:
-            self.idle.append(thread)
+        finally:
+            if resting is None:
+                pass
+            elif resting.own:
+                loop.open_soon(resting.gate)
+            elif self.waiting:
+                self.assign(resting, self.waiting.popleft())
+            else:
+                self.idle.append(resting)
+        return 0
 
     def close(self, timeout=None):
         """After the loop has ended: what is parked comes to its close()."""
         cdef PoolThread thread
         cdef WsgiCall call
-        for call in self.calls:
-            call.protocol = None
-            (<PoolThread>call.thread).jobs.put(call)
-        for call in self.waiting:
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        for call in waiting:
             call.close()
+        for call in list(self.calls):
+            call.protocol = None
+            call.thread.own.append(call)
+        self.ending = True
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self.threads:
-            thread.jobs.put(None)
+            thread.gate.open()
         for thread in self.threads:
             left = None
             if deadline is not None:

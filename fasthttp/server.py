@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ._protocol import BaseProtocol
-    from ._transport import Transport
+    from ._transport import Gate, Transport
 
     Factory = Callable[
         ["AsyncSocketServer", Transport, Transport], BaseProtocol
@@ -77,6 +77,9 @@ class SelectorPoller:
         events.clear()
         for key, found in ready:
             events.add(key.fd, (found & 1) * READABLE | (found >> 1) * WRITABLE)
+
+    def open_soon(self, gate: Gate) -> None:
+        gate.open()
 
     def close(self) -> None:
         self._selector.close()
@@ -265,6 +268,13 @@ class AsyncSocketServer:
         if not self._woken:
             self._woken = True
             wake(self._wake_write.fileno())
+
+    def open_soon(self, gate: Gate) -> None:
+        """Open `gate` when the loop lets go of the interpreter.
+
+        A thread that passed before would only wait for it.
+        """
+        self._poller.open_soon(gate)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Run `callback(*args)` in the loop's next turn; from its thread."""

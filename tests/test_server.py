@@ -36,6 +36,7 @@ from fakes import (
 
 from fasthttp import AsyncSocketServer, BaseProtocol
 from fasthttp import server as server_module
+from fasthttp._transport import Gate
 from fasthttp.listeners import HANDSHAKE_SECONDS
 
 ROOT = Path(__file__).parent.parent
@@ -963,6 +964,26 @@ def test_calls_from_threads_all_run_and_in_order(start):
     for number in range(4):
         mine = [at for caller, at in calls if caller == number]
         assert mine == list(range(2000))
+
+
+def test_gates_are_opened(start):
+    """However many at once, and before or after a thread comes."""
+    server = start(Echo)
+    gates = [Gate() for _ in range(200)]
+    passed = []
+
+    def pass_all():
+        for gate in gates:
+            gate.wait()
+            passed.append(gate)
+
+    for _ in range(2):
+        passed.clear()
+        thread = threading.Thread(target=pass_all, daemon=True)
+        thread.start()
+        in_loop(server, lambda: [server.open_soon(gate) for gate in gates])
+        thread.join(PATIENCE)
+        assert passed == gates
 
 
 def test_no_wake_up_is_lost(start):

@@ -1293,6 +1293,27 @@ def test_close_when_the_server_stops(threads):
             assert body.is_closed_once()
 
 
+def test_an_application_outlives_its_server():
+    """What it makes then goes nowhere, and comes to its close()."""
+    entered, go_on = threading.Event(), threading.Event()
+    body = Body(b"one", b"two")
+
+    def app(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)(b"written")
+        return body
+
+    server = fasthttp.Server(app, port=0, threads=1)
+    with server:
+        client = Connection(server.addresses[0]).request()
+        assert entered.wait(PATIENCE)
+        server.stop(timeout=0)
+    go_on.set()
+    assert body.is_closed_once()
+    client.close()
+
+
 # Streaming
 
 
@@ -1768,6 +1789,107 @@ def test_a_client_that_leaves_before_a_thread_is_free():
         go_on.set()
         assert first.response().body == b"waited"
         assert last.response().body == b"here"
+
+
+def test_a_thread_goes_on_with_what_waits():
+    """First come, first served; no answer waits for the next request."""
+    order = []
+    entered = threading.Semaphore(0)
+    go_on = [threading.Semaphore(0) for _ in range(5)]
+
+    def app(environ, start_response):
+        number = int(environ["PATH_INFO"][1:])
+        order.append(number)
+        entered.release()
+        assert go_on[number].acquire(timeout=PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"%d" % number]
+
+    with (
+        fasthttp.Server(
+            by_path(**{str(n): app for n in range(5)}), port=0, threads=1
+        ) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        connections = [
+            clients.enter_context(Connection(server.addresses[0]))
+            for _ in range(5)
+        ]
+        connections[0].request("/0")
+        assert entered.acquire(timeout=PATIENCE)
+        for number in range(1, 5):
+            connections[number].request(f"/{number}")
+            # A refusal that comes after it: the loop has seen both.
+            with Connection(server.addresses[0]) as refused:
+                assert refused.send(b"?\r\n\r\n").response().status == 400
+        for number in range(5):
+            go_on[number].release()
+            if number < 4:
+                assert entered.acquire(timeout=PATIENCE)
+            assert connections[number].response().body == b"%d" % number
+    assert order == list(range(5))
+
+
+def test_streams_leave_a_request_its_turn():
+    """Though one is always ready to go on when the thread is free."""
+    stop = threading.Event()
+
+    def stream(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"begun"
+        while not stop.is_set():
+            # Meanwhile the loop, in its turns, gives the thread the others.
+            for _ in range(3):
+                with Connection(server.addresses[0]) as refused:
+                    assert refused.send(b"?\r\n\r\n").response().status == 400
+            # Enough for now, though nothing to send.
+            yield from [b""] * 512
+
+    with (
+        fasthttp.Server(by_path(stream=stream), port=0, threads=1) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        readers = [
+            clients.enter_context(Connection(server.addresses[0]))
+            for _ in range(3)
+        ]
+        try:
+            for reader in readers:
+                reader.request("/stream").head()
+                assert reader.chunk() == b"begun"
+            with Connection(server.addresses[0]) as client:
+                for _ in range(5):
+                    assert client.get("/").body == b"here"
+        finally:
+            stop.set()
+        for reader in readers:
+            assert reader.chunk() == b""
+
+
+def test_a_failure_in_the_loop_costs_no_thread(errors):
+    """Here of the program's own log."""
+    log = logging.getLogger("fasthttp.access")
+    failures = iter([True])
+
+    def fail_once(record):
+        if next(failures, False):
+            raise ZeroDivisionError
+        return True
+
+    log.addFilter(fail_once)
+    log.setLevel(logging.INFO)
+    try:
+        with fasthttp.Server(
+            answer([b"here"]), port=0, threads=1, access_log=True
+        ) as server:
+            with Connection(server.addresses[0]) as client:
+                client.request()
+                errors.take("ZeroDivisionError")
+            with Connection(server.addresses[0]) as client:
+                assert client.get().body == b"here"
+    finally:
+        log.removeFilter(fail_once)
+        log.setLevel(logging.NOTSET)
 
 
 def test_threads_run_at_the_same_time():
