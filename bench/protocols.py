@@ -72,5 +72,27 @@ def japronto(port):
     app.run(HOST, port, worker_num=1)
 
 
+def bare_threads(port):
+    """A thread for each connection; it receives, sleeps and sends."""
+    import contextlib
+    import socket
+    import threading
+    import time
+
+    import apps
+
+    def serve(client):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        with client, contextlib.suppress(ConnectionResetError):
+            while client.recv(65536):
+                time.sleep(apps.SLEEP_SECONDS)
+                client.sendall(ANSWER)
+
+    with socket.create_server((HOST, port), backlog=2048) as listener:
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=serve, args=[client], daemon=True).start()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](int(sys.argv[2]))

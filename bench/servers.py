@@ -181,6 +181,12 @@ SERVERS = (
         workloads=HEADS | ALONE | {"idle"},
         role="floor",
     ),
+    Server(
+        name="bare-threads",
+        command="{python} protocols.py bare_threads {port}",
+        workloads={"sleep"},
+        role="floor",
+    ),
 )
 
 NGINX = """\
