@@ -6,7 +6,7 @@ import resource
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import apps
@@ -190,8 +190,10 @@ def _tree(pid):
     """The process and all its descendants."""
     found = [pid]
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            found += _tree(int(child))
+        # A thread may end with its connection.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in (thread / "children").read_text().split():
+                found += _tree(int(child))
     return found
 
 
