@@ -61,10 +61,12 @@ static inline void
 fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size)
 {
     pthread_mutex_lock(&self->lock);
-    struct fh_piece *last = &self->pieces[self->count - 1];
-    if (self->count == 0 || last->data != data) {
-        last = &self->pieces[self->count++];
+    struct fh_piece *last = self->pieces + self->count;
+    if (self->count && last[-1].data == data) {
+        last--;
+    } else {
         *last = (struct fh_piece){.fd = fd, .data = data};
+        self->count++;
     }
     if (last->sent == last->size)
         last->fresh = true;
