@@ -175,6 +175,19 @@ def test_a_client_is_held_back_until_it_speaks(bind):
         assert accept_name(listener) == silent.getsockname()
 
 
+def test_a_listener_that_cannot_hold_back_serves_all_the_same():
+    class Refusing(socket.socket):
+        def setsockopt(self, *arguments):
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    with Refusing() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        defer_accept([listener])
+        with connected(listener) as silent:
+            assert accept_name(listener) == silent.getsockname()
+
+
 def test_clients_under_way_are_waited_for(bind, tmp_path):
     listeners = bind("127.0.0.1:0", "[::]:0", f"unix:{tmp_path}/socket")
     defer_accept(listeners)
