@@ -380,14 +380,14 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1:
         cdef RequestBody body = self.body
-        cdef Py_ssize_t left
         if body is not None and body._block is not None and (
             self.state == READING_BODY
         ):
-            left = PyBytes_GET_SIZE(body._block) - body._filled
-            if left >= IN_PLACE_MIN:
+            size[0] = PyBytes_GET_SIZE(body._block) - body._filled
+            if size[0] >= IN_PLACE_MIN:
                 data[0] = PyBytes_AS_STRING(body._block) + body._filled
-                size[0] = left
+                return 0
+        self.in_place = False
         return 0
 
     @cython.nonecheck(True)
@@ -586,6 +586,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.state = READING_BODY
         self.body = RequestBody(self.context.store)
         self.body.expect(parser.head.content_length)
+        self.in_place = True
         # Most small bodies are here already: see after_run.
         self.body_mark = -1
         # RFC 9110 section 10.1.1: not if the body is under way already.

@@ -1,4 +1,5 @@
 from cpython.pythread cimport PyThread_type_lock
+from cpython.ref cimport PyObject
 
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 
@@ -45,6 +46,16 @@ cdef extern from "_flusher.h":
         fh_piece *pieces
 
 
+cdef enum:
+    ROW = 16            # of receives, before their protocols are called
+
+
+cdef struct Part:
+    PyObject *transport     # owned
+    const char *data
+    Py_ssize_t size
+
+
 cdef class Connections:
     cdef readonly object server
     cdef list _handlers         # by descriptor
@@ -61,6 +72,9 @@ cdef class Connections:
     cdef unsigned long _thread
     cdef char *_rx
     cdef Py_ssize_t _rx_size
+    cdef Py_ssize_t _rx_used
+    cdef Part _row[ROW]         # what stands there, undelivered
+    cdef int _row_at, _row_count
     cdef char *_tx
     cdef Py_ssize_t _tx_used
     cdef Py_ssize_t _tx_start   # of what the current transport has written
@@ -76,6 +90,10 @@ cdef class Connections:
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size)
     cdef object handler_of(self, int fd)
+    cdef int add_to_row(
+        self, Transport transport, const char *data, Py_ssize_t size
+    ) except -1
+    cdef int deliver(self) except -1
     cdef int begin(self, Transport transport) except -1
     cdef int lend(self, Transport transport) except -1
     cdef int take_back(self) except -1
@@ -97,6 +115,7 @@ cdef class Transport(BaseTransport):
     cdef double _stalled_since
     cdef double _linger_until
     cdef object _peername
+    cdef bytes _early           # received before it was paused
     cdef list _queue
     cdef Py_ssize_t _first
     cdef long long _sent
@@ -105,7 +124,11 @@ cdef class Transport(BaseTransport):
 
     cdef int on_event(self, int mask) except -1
     cdef int receive(self) except -1
+    cdef int receive_in_place(self) except -1
+    cdef int take(self, const char *data, Py_ssize_t size) except -1
+    cdef int take_late(self, const char *data, Py_ssize_t size) except -1
     cdef int receive_no_more(self, ssize_t got) except -1
+    cdef bint at_rest(self) noexcept
     cdef int settle(self) except -1
     cdef int press(self) except -1
     cdef int reclaim(self) except -1

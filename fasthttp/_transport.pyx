@@ -14,6 +14,7 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock,
     PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK
@@ -113,6 +114,8 @@ cdef enum:
     LOW_WATER = 16384
     SHARED_SIZE = 131072
     HELD_MAX = 65536
+    # Of the receive buffer, what a row takes before it is delivered.
+    ROW_BYTES = 32768
     COPY_MAX = 16384
     IOV_COUNT = 64
     MAX_GATES = 64
@@ -277,7 +280,7 @@ cdef class Connections:
         self._dirty = []
         self._waiting = []
         self._rx_size = rx_size
-        self._rx = <char *>PyMem_Malloc(rx_size)
+        self._rx = <char *>PyMem_Malloc(rx_size + ROW_BYTES)
         self._tx = <char *>PyMem_Malloc(SHARED_SIZE)
         if self._rx is NULL or self._tx is NULL:
             raise MemoryError
@@ -318,9 +321,40 @@ cdef class Connections:
                 (<Transport>handler).on_event(events._ready[at].events)
             elif handler is not None:
                 handler()
+        self.deliver()
         self._holding = False
         self.send_held()
         return self.now
+
+    cdef int add_to_row(
+        self, Transport transport, const char *data, Py_ssize_t size
+    ) except -1:
+        """Bytes at `data` of the receive buffer are for `transport`.
+
+        Several are received for, then their protocols run, then they send:
+        each code finds itself in the processor's caches. Measured, hello:
+        0.97 of the time.
+        """
+        Py_INCREF(transport)
+        self._row[self._row_count] = Part(<PyObject *>transport, data, size)
+        self._row_count += 1
+        self._rx_used += (size + 63) & ~63
+        if self._row_count == ROW or self._rx_used >= ROW_BYTES:
+            self.deliver()
+        return 0
+
+    cdef int deliver(self) except -1:
+        cdef Transport transport
+        cdef Part *part
+        while self._row_at < self._row_count:
+            part = &self._row[self._row_at]
+            self._row_at += 1
+            transport = <Transport>part.transport
+            Py_DECREF(transport)
+            transport.take(part.data, part.size)
+        self._row_at = self._row_count = 0
+        self._rx_used = 0
+        return 0
 
     def flush(self):
         """Send what was queued outside of an event; True if more waits."""
@@ -364,6 +398,7 @@ cdef class Connections:
         """Accept until none waits or `limit` is reached; 0 or an errno."""
         cdef sockaddr_storage peer
         cdef socklen_t size
+        cdef int failure = 0
         cdef int fd
         while limit > 0:
             limit -= 1
@@ -372,11 +407,13 @@ cdef class Connections:
             if fd >= 0:
                 self.adopt(fd, &peer, size, factory)
             elif errno == EAGAIN:
-                return 0
+                break
             elif errno in (EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                return errno
+                failure = errno
+                break
             # Else the fault is that of one client: see accept(2).
-        return 0
+        self.deliver()
+        return failure
 
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
@@ -406,10 +443,10 @@ cdef class Connections:
                 transport._protocol.drain()
         except BaseException:
             transport.fail("on_new_connection")
-        else:
-            if not transport._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
-                transport.receive()
-        return transport.end()
+        transport.end()
+        if transport._watched & IN and transport._watched > 0:
+            transport.receive()
+        return 0
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size):
         """Our side has few addresses: mostly it is the last one again."""
@@ -462,6 +499,7 @@ cdef class Connections:
         for transport in self.transports():
             transport._flags |= BROKEN
             transport.finish()
+        self.deliver()
         fh_flusher_end(&self._flusher)
         if self._flusher_thread is not None:
             self._flusher_thread.join()
@@ -534,8 +572,9 @@ cdef class Connections:
             at += 1
         self._tx_used = 0
         for transport in waiting:
-            self.begin(transport)
-            transport.settle()
+            if not transport.at_rest():
+                self.begin(transport)
+                transport.settle()
         self._current = current
         self._tx_start = self._tx_used
         return 0
@@ -717,7 +756,7 @@ cdef class Transport(BaseTransport):
 
     cpdef bint has_input(self) except -1:
         cdef char byte
-        return recv(self._fd, &byte, 1, MSG_PEEK) > 0
+        return self._early is not None or recv(self._fd, &byte, 1, MSG_PEEK) > 0
 
     cpdef double set_deadline(self, double seconds) except -1:
         # Not the turn's time: what ran before may have taken long.
@@ -731,7 +770,15 @@ cdef class Transport(BaseTransport):
 
     cpdef int resume_reading(self) except -1:
         self._flags &= ~PAUSED
+        if self._early is not None:
+            self._owner.server.call_soon(self._take_early)
         return self.mark_dirty()
+
+    def _take_early(self):
+        cdef bytes data = self._early
+        self._early = None
+        if data is not None:
+            self.take(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     cpdef int close(self) except -1:
         if PyThread_get_thread_ident() != self._owner._thread:
@@ -762,15 +809,18 @@ cdef class Transport(BaseTransport):
         return 0
 
     cdef int on_event(self, int mask) except -1:
-        self._owner.begin(self)
-        if mask & OUT:
-            self._flags &= ~BLOCKED
-        if mask & (IN | ERR | HUP):
-            if self._watched & IN:
-                self.receive()
-            elif mask & (ERR | HUP):
+        if mask != IN:
+            self._owner.begin(self)
+            if mask & OUT:
+                self._flags &= ~BLOCKED
+            if mask & (ERR | HUP) and not self._watched & IN:
                 self._flags |= BROKEN
-        return self.end()
+            self.end()
+        if mask & (IN | ERR | HUP) and self._watched & IN and (
+            not self._flags & CLOSED
+        ):
+            self.receive()
+        return 0
 
     cdef int end(self) except -1:
         """After begin(): send what was written, now or with others."""
@@ -801,34 +851,66 @@ cdef class Transport(BaseTransport):
         return self.consume(self._queued)
 
     cdef int receive(self) except -1:
+        """Read for `Connections.deliver`, or where the protocol wants it."""
         cdef Connections owner = self._owner
-        cdef char *data = owner._rx
-        cdef Py_ssize_t size = owner._rx_size
-        cdef Py_ssize_t budget = TURN_BYTES
+        cdef char *data
         cdef ssize_t got
+        if self._flags & (PAUSED | BROKEN | CLOSED) or (
+            self._flags & (CLOSING | LINGERING) == CLOSING
+        ):
+            return 0
+        if self._protocol.in_place:
+            return self.take(NULL, 0)
+        data = owner._rx + owner._rx_used
+        got = recv(self._fd, data, owner._rx_size, 0)
+        if got > 0:
+            return owner.add_to_row(self, data, got)
+        owner.begin(self)
         try:
-            self._protocol.get_buffer(&data, &size)
-            while True:
-                got = recv(self._fd, data, size, 0)
-                if got <= 0:
-                    self.receive_no_more(got)
-                    break
-                if self._flags & LINGERING:
-                    self._deadline = min(
-                        owner.now + LINGER_IDLE, self._linger_until
-                    )
-                elif not self._flags & CLOSING:
-                    self._protocol.data_received(data, got)
-                # What the protocol receives in place is read to its end.
-                budget -= got
-                if budget <= 0 or self._flags & (PAUSED | CLOSING | BROKEN):
-                    break
-                data = owner._rx
-                self._protocol.get_buffer(&data, &size)
-                if data == owner._rx:
-                    break
+            self.receive_no_more(got)
         except BaseException:
             self.fail("on_data_received")
+        return self.end()
+
+    cdef int take(self, const char *data, Py_ssize_t size) except -1:
+        """Hand over what was received; others have run since."""
+        if self._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
+            return self.take_late(data, size)
+        self._owner.begin(self)
+        try:
+            if size:
+                self._protocol.data_received(data, size)
+            if self._protocol.in_place:
+                self.receive_in_place()
+        except BaseException:
+            self.fail("on_data_received")
+        return self.end()
+
+    cdef int receive_in_place(self) except -1:
+        """Where a protocol wants its bytes, they are read to their end."""
+        cdef Py_ssize_t budget = TURN_BYTES
+        cdef char *data
+        cdef Py_ssize_t size
+        cdef ssize_t got
+        while budget > 0 and not self._flags & (PAUSED | CLOSING | BROKEN):
+            data = NULL
+            self._protocol.get_buffer(&data, &size)
+            if data is NULL:
+                return 0
+            got = recv(self._fd, data, size, 0)
+            if got <= 0:
+                return self.receive_no_more(got)
+            budget -= got
+            self._protocol.data_received(data, got)
+        return 0
+
+    cdef int take_late(self, const char *data, Py_ssize_t size) except -1:
+        if self._flags & LINGERING:
+            self._deadline = min(
+                self._owner.now + LINGER_IDLE, self._linger_until
+            )
+        elif not self._flags & (CLOSING | BROKEN | CLOSED):
+            self._early = PyBytes_FromStringAndSize(data, size)
         return 0
 
     cdef int receive_no_more(self, ssize_t got) except -1:
@@ -842,6 +924,13 @@ cdef class Transport(BaseTransport):
         elif errno != EAGAIN and errno != EINTR:
             self._flags |= BROKEN
         return 0
+
+    cdef bint at_rest(self) noexcept:
+        """Nothing to send and nothing but input to wait for."""
+        return (
+            self._flags & ~BOUND == 0 and self._queued == 0
+            and self._watched == IN
+        )
 
     cdef int settle(self) except -1:
         """Bring what the protocol asked for into effect."""

@@ -129,6 +129,7 @@ cdef class WsgiGateway:
     cdef dict _base
     cdef dict _templates
     cdef object _last_address
+    cdef str _last_remote       # one object for the clients of one address
     cdef EnvironTemplate _last_template
     cdef object _runtime
     cdef WsgiCall _spare
@@ -156,7 +157,9 @@ cdef class WsgiGateway:
         peer = trans.getpeername()
         if type(peer) is tuple:
             port = peer[1]
-            protocol.remote_addr = peer[0]
+            if peer[0] != self._last_remote:
+                self._last_remote = peer[0]
+            protocol.remote_addr = self._last_remote
             protocol.remote_port = f"{port}"
         else:
             protocol.remote_addr = protocol.remote_port = ""
@@ -358,6 +361,11 @@ cdef class WsgiCall:
         cdef object result = self.gateway.app(
             self.environ, self.start_response_method
         )
+        if (
+            self.thread is None and self.protocol is not None
+            and Py_REFCNT(<PyObject *>self.environ) == 1
+        ):
+            self.protocol.template.take_back(self.environ)
         self.environ = None
         self.iterable = result
         if not self.started:

@@ -378,6 +378,55 @@ def test_a_client_leaves_while_its_answer_is_held(stack, start):
     assert read_exactly(clients.peers[1], 4) == b"mine"
 
 
+# What is received for several clients of one turn, before their hooks run.
+
+
+def test_a_client_paused_by_another_gets_its_data_when_it_goes_on(stack, start):
+    def pause(clients, probe):
+        clients.probes[1].trans.pause_reading()
+
+    clients = Turn(stack, start, pause, answer(b"at last"))
+    paused = clients.probes[1]
+    turn(clients.server)
+    assert not select.select([clients.peers[1]], [], [], 0)[0]
+    assert in_loop(clients.server, paused.trans.has_input)
+    in_loop(clients.server, paused.trans.resume_reading)
+    assert read_exactly(clients.peers[1], 7) == b"at last"
+
+
+def test_a_client_that_another_closes_is_not_heard(stack, start):
+    def close(clients, probe):
+        clients.probes[1].send(b"bye")
+        clients.probes[1].close_socket_connection()
+        clients.probes[2].trans.abort()
+
+    never = answer(b"never sent")
+    clients = Turn(stack, start, close, never, never)
+    assert read_all(clients.peers[1]) == b"bye"
+    with pytest.raises(ConnectionResetError):
+        clients.peers[2].recv(1)
+    for probe in clients.probes[1:]:
+        probe.wait_for("closed")
+
+
+def test_each_client_gets_what_it_sent(stack, start):
+    """Small and large, more clients than are received for at once."""
+    sizes = random.Random(9)
+    probes = Probes(Echo)
+    server = start(probes)
+    peers = [
+        stack.enter_context(connect(server.port, small=True)) for _ in range(99)
+    ]
+    messages = [
+        os.urandom(sizes.choice((1, 63, 64, 900, 9000, 40_000))) for _ in peers
+    ]
+    with halted(server):
+        for peer, message in zip(peers, messages, strict=True):
+            peer.sendall(message)
+    for peer, message in zip(peers, messages, strict=True):
+        assert read_exactly(peer, len(message)) == message
+
+
 # Water marks.
 
 

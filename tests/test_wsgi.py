@@ -13,6 +13,7 @@ import logging
 import lzma
 import os
 import queue
+import random
 import select
 import socket
 import struct
@@ -25,6 +26,8 @@ from wsgiref.validate import validator
 import pytest
 
 import fasthttp
+from fasthttp._environ import EnvironTemplate, environ_base
+from fasthttp._parser import RequestParser
 from fasthttp.errors import AppError
 from tests.apps.bodies import BLOCK
 from tests.apps.wire import PATIENCE, Connection
@@ -354,6 +357,76 @@ def test_remote_address_of_other_families(serve, ask, tmp_path):
         assert environ["REMOTE_ADDR"] == ""
         assert environ["SERVER_NAME"]
         assert environ["SERVER_PORT"]
+
+
+HEADS = [
+    (line + fields + "\r\n").encode()
+    for line, fields in itertools.product(
+        (
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP/1.0\r\n",
+            "HEAD / HTTP/1.1\r\n",
+            "GET /%61/b?c=d HTTP/1.1\r\n",
+            "GET http://absolute/ HTTP/1.1\r\n",
+            "GET http://absolute HTTP/1.1\r\n",
+            "OPTIONS * HTTP/1.1\r\n",
+        ),
+        (
+            "Host: a\r\n",
+            "Host: a\r\n",
+            "Host: b\r\n",
+            "Host: a\r\nAccept: 1\r\n",
+            "Host: a\r\nAccept: 2\r\n",
+            "Host: a\r\nAccept: 1\r\nAccept: 2\r\n",
+            "Host: a\r\nReferer: 1\r\n",
+            "Host: a\r\nX-Own: 1\r\n",
+            "Host: a\r\nCookie: 1\r\n",
+            "Host: a\r\nAuthorization: 1\r\n",
+            "Host: a\r\nContent-Length: 0\r\n",
+            "Host: a\r\n" + "Accept: 1\r\n" * 40,
+        ),
+    )
+] + [b"GET http://absolute/ HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"] * 9
+
+
+def test_an_environ_that_serves_again_is_as_good_as_new(connect):
+    """Whatever came before, and whatever an application did with it."""
+    chance = random.Random(11)
+    made = []
+    kept = []
+
+    def keep(environ):
+        kept.append(environ)
+
+    def app(environ, start_response):
+        made.append(dict(environ))
+        chance.choice(
+            [
+                *[bool] * 8,
+                keep,
+                dict.clear,
+                lambda environ: environ.update(REQUEST_METHOD="PUT"),
+                lambda environ: environ.pop("HTTP_HOST", None),
+                lambda environ: environ.update({"own.key": environ}),
+            ]
+        )(environ)
+        start_response("200 OK", TEXT)
+        return [b""] if chance.random() < 0.9 else iter([environ and b""])
+
+    first = connect(app)
+    template = EnvironTemplate(environ_base(), first.socket.getpeername())
+    with Connection(first.socket.getpeername()) as second:
+        for _ in range(1000):
+            client = chance.choice((first, first, second))
+            head = chance.choice(HEADS).replace(
+                b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"
+            )
+            client.send(head).response(head.split()[0].decode())
+            expected = template.environ_of(RequestParser(), head)
+            port = str(client.socket.getsockname()[1])
+            expected |= {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": port}
+            assert seen(made[-1]) == seen(expected)
+    assert len({id(environ) for environ in kept}) == len(kept)
 
 
 def test_an_environ_belongs_to_its_request(connect):
