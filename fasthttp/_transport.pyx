@@ -859,7 +859,7 @@ cdef class Transport(BaseTransport):
             self._flags & (CLOSING | LINGERING) == CLOSING
         ):
             return 0
-        if self._protocol.in_place:
+        if self._protocol.in_place and not self._flags & CLOSING:
             return self.take(NULL, 0)
         data = owner._rx + owner._rx_used
         got = recv(self._fd, data, owner._rx_size, 0)

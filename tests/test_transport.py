@@ -34,7 +34,7 @@ from fakes import (
     use_poller,
 )
 
-from fasthttp import AsyncSocketServer, BaseProtocol, HttpProtocol
+from fasthttp import AsyncSocketServer, BaseProtocol, Config, HttpProtocol
 from fasthttp import server as server_module
 from fasthttp._transport import Connections, EpollPoller, Events
 
@@ -841,6 +841,23 @@ def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
     peer.close()
     probe.wait_for("closed")
     assert probe.calls == ["new", "closed"]
+
+
+def test_who_leaves_after_half_a_body_is_let_go(start, stack):
+    left = threading.Event()
+
+    class Impatient(HttpProtocol):
+        config = Config(body_timeout=0.1)
+
+        def on_connection_closed(self):
+            left.set()
+
+    server = start(Impatient)
+    peer = stack.enter_context(connect(server.port))
+    peer.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n")
+    assert b" 408 " in read_all(peer)
+    peer.close()
+    assert left.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
