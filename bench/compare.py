@@ -135,14 +135,15 @@ class Comparison:
         for workload in self.options.workloads:
             self.place.interpreter.require(workload.requires)
         for server in self.options.servers:
-            reason = ""
+            reason = version = ""
             try:
                 self.place.prepare(server)
+                version = self.place.interpreter_of(server).version_of(server)
             except UnavailableError as error:
                 reason = str(error)
             self.results["servers"][server.name] = {
                 "role": server.role,
-                "version": self.place.interpreter.version_of(server),
+                "version": version,
                 "unavailable": reason,
             }
 

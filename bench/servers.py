@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import apps
@@ -41,10 +41,11 @@ class Server:
     workloads: set[str]
     requires: tuple[str, ...] = ()
     role: str = "peer"
+    old_python: tuple[str, ...] = ()  # the minor versions it runs on
 
     def argv(self, workload, port, place):
         """The command for one workload as a list of words."""
-        python = place.interpreter.path
+        python = place.interpreter_of(self).path
         module, _, name = workload.app.partition(":")
         values = {
             "python": python,
@@ -166,8 +167,9 @@ SERVERS = (
     Server(
         name="japronto",
         command="{python} protocols.py japronto {port}",
-        workloads={"on-request", "on-request-pipelined"},
-        requires=("japronto",),
+        workloads={"pipelined", "on-request", "on-request-pipelined"},
+        requires=("japronto", "uvloop<0.15"),
+        old_python=("7", "6"),
     ),
     Server(
         name="nginx",
@@ -222,29 +224,31 @@ class UnavailableError(Exception):
 class Interpreter:
     """The Python that runs every server, and what is installed in it."""
 
-    def __init__(self, python=None):
-        self.path = python or self._create()
+    def __init__(self, python=None, old=()):
+        self.path = python or self._create(old)
         self.versions = self._installed()
         code = "import platform; print(platform.python_version())"
         self.version = _output([self.path, "-c", code]).strip()
 
-    def _create(self):
-        python = CACHE / "venv" / "bin" / "python"
+    def _create(self, old):
+        venv = CACHE / ("venv-old" if old else "venv")
+        python = venv / "bin" / "python"
         if not python.exists():
-            command = [sys.executable, "-m", "venv", CACHE / "venv"]
-            subprocess.run(command, check=True)
+            found = _find_python(old) if old else sys.executable
+            subprocess.run([found, "-m", "venv", venv], check=True)
+            if old:
+                # Its own is too old to know the wheels there are.
+                _output([python, "-m", "pip", "install", "-qU", "pip<22"])
         return str(python)
 
     def _installed(self):
-        code = (
-            "from importlib.metadata import distributions\n"
-            "for found in distributions():\n"
-            "    print(found.name, found.version)"
-        )
-        listing = _output([self.path, "-c", code])
+        command = [self.path, "-m", "pip", "list", "--format", "freeze"]
+        listing = _output(command)
         return {
             _normal(name): version
-            for name, version in map(str.split, listing.splitlines())
+            for name, _, version in (
+                line.partition("==") for line in listing.splitlines()
+            )
         }
 
     def require(self, names):
@@ -269,7 +273,20 @@ class Interpreter:
 
 
 def _normal(name):
-    return name.lower().replace("_", "-")
+    return name.lower().replace("_", "-").partition("<")[0]
+
+
+def _find_python(minors):
+    """The first of the 3.x that runs, on the path or by pyenv."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    for minor in minors:
+        found = [f"python3.{minor}", *pyenv.glob(f"3.{minor}.*/bin/python")]
+        for python in found:
+            with contextlib.suppress(OSError, subprocess.CalledProcessError):
+                _output([python, "-c", ""])
+                return python
+    versions = " or ".join(f"3.{minor}" for minor in minors)
+    raise UnavailableError(f"needs Python {versions}")
 
 
 def _output(command):
@@ -289,11 +306,20 @@ class Place:
     interpreter: Interpreter
     core: int
     files: Path
+    old: dict[tuple[str, ...], Interpreter] = field(default_factory=dict)
+
+    def interpreter_of(self, server):
+        """That of all servers, or an older one for a server that is old."""
+        if not server.old_python:
+            return self.interpreter
+        if server.old_python not in self.old:
+            self.old[server.old_python] = Interpreter(old=server.old_python)
+        return self.old[server.old_python]
 
     def prepare(self, server):
         """Install or build one server. Raises UnavailableError."""
-        self.interpreter.require(server.requires)
         try:
+            self.interpreter_of(server).require(server.requires)
             if server.name == "bare-c":
                 floor = self.files / "floor"
                 _output(["cc", "-O2", "-o", floor, BENCH / "floor.c"])

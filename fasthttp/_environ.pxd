@@ -1,3 +1,4 @@
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 
 from fasthttp._parser cimport Head, RequestParser
@@ -12,8 +13,10 @@ cdef class EnvironTemplate:
     # Of the last one made:
     cdef uint64_t _version
     cdef bint _plain            # its request line is the template's
-    cdef signed char _known[KEYS_MAX]
+    cdef bint _again            # it has served before
     cdef int _keys              # of its fields; -1: it is not used again
+    cdef signed char _known[KEYS_MAX]
+    cdef PyObject *_values[KEYS_MAX]    # the environ holds them
     cdef str _remote_addr
     cdef str _remote_port
     cdef bint _template_stale   # has another remote address
@@ -21,6 +24,7 @@ cdef class EnvironTemplate:
     cdef dict make(
         self, RequestParser parser, str remote_addr, str remote_port
     )
+    cdef int add_fields(self, dict environ, RequestParser parser) except -1
     cdef int take_back(self, dict environ) except -1
     cdef int set_remote(self, dict environ, str addr, str port) except -1
     cdef bint has_keys_of(self, const Head *head) noexcept

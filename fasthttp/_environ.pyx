@@ -113,7 +113,8 @@ cdef class EnvironTemplate:
         cdef dict environ = self._spare
         cdef bint plain = is_plain(parser)
         self._spare = None
-        if environ is not None and self.has_keys_of(head):
+        self._again = environ is not None and self.has_keys_of(head)
+        if self._again:
             self.set_remote(environ, remote_addr, remote_port)
             self._template_stale = True
             if not (plain and self._plain):
@@ -131,7 +132,7 @@ cdef class EnvironTemplate:
             self.note_keys_of(head)
         self._plain = plain
         with cython.critical_section(parser.memo):
-            add_fields(environ, parser)
+            self.add_fields(environ, parser)
         if head.has_authority:
             # RFC 9112 section 3.2.2: it replaces the Host field.
             PyDict_SetItem(environ, K_HOST, latin1(
@@ -139,6 +140,44 @@ cdef class EnvironTemplate:
             ))
         self._version = fh_dict_version(environ)
         return environ
+
+    cdef int add_fields(self, dict environ, RequestParser parser) except -1:
+        cdef const unsigned char *base = parser.at(0)
+        cdef Field *field
+        cdef int index
+        cdef uint64_t seen[2]
+        cdef uint64_t bit
+        cdef object key
+        cdef object value
+        seen[0] = seen[1] = 0
+        for index in range(parser.head.count):
+            field = &parser.head.fields[index]
+            value = value_of(parser.memo, field, base)
+            if field.known >= 0:
+                key = <object>keys[field.known]
+                bit = <uint64_t>1 << (field.known & 63)
+                if not seen[field.known >> 6] & bit:
+                    seen[field.known >> 6] |= bit
+                    if index < KEYS_MAX:
+                        if self._again and (
+                            self._values[index] == <PyObject *>value
+                        ):
+                            continue
+                        self._values[index] = <PyObject *>value
+                    PyDict_SetItem(environ, key, value)
+                    continue
+                self._keys = -1
+            else:
+                key = unknown_key(base + field.name, field.name_size)
+                if key is None:
+                    continue
+                if PyDict_GetItem(environ, key) is NULL:
+                    PyDict_SetItem(environ, key, value)
+                    continue
+            # RFC 9110 section 5.3, RFC 6265 section 5.4
+            glue = "; " if key is K_COOKIE else ", "
+            environ[key] = environ[key] + glue + value
+        return 0
 
     cdef int take_back(self, dict environ) except -1:
         """Nobody else holds it: unchanged, it serves the next request.
@@ -170,7 +209,7 @@ cdef class EnvironTemplate:
         return True
 
     cdef void note_keys_of(self, const Head *head) noexcept:
-        """-1: there are unknown ones, or what is not to be kept."""
+        """-1 if there are unknown ones, or what is not to be kept."""
         cdef int index, known
         self._keys = -1
         if head.count > KEYS_MAX or head.has_authority:
@@ -224,38 +263,6 @@ cdef object path_info(RequestParser parser, object target):
     if head.path.size == head.target.size:
         return target
     return latin1(text, head.path.size, False)
-
-
-cdef int add_fields(dict environ, RequestParser parser) except -1:
-    cdef const unsigned char *base = parser.at(0)
-    cdef Field *field
-    cdef int index
-    cdef uint64_t seen[2]
-    cdef uint64_t bit
-    cdef object key
-    cdef object value
-    seen[0] = seen[1] = 0
-    for index in range(parser.head.count):
-        field = &parser.head.fields[index]
-        value = value_of(parser.memo, field, base)
-        if field.known >= 0:
-            key = <object>keys[field.known]
-            bit = <uint64_t>1 << (field.known & 63)
-            if not seen[field.known >> 6] & bit:
-                seen[field.known >> 6] |= bit
-                PyDict_SetItem(environ, key, value)
-                continue
-        else:
-            key = unknown_key(base + field.name, field.name_size)
-            if key is None:
-                continue
-            if PyDict_GetItem(environ, key) is NULL:
-                PyDict_SetItem(environ, key, value)
-                continue
-        # RFC 9110 section 5.3, RFC 6265 section 5.4
-        glue = "; " if key is K_COOKIE else ", "
-        environ[key] = environ[key] + glue + value
-    return 0
 
 
 cdef object unknown_key(const unsigned char *name, unsigned size):

@@ -37,6 +37,7 @@ cdef enum Known:
 cdef enum:
     MEMO_PLACES = 256
     MEMO_MAX = 256      # bytes of a value
+    MEMO_HOST = 64
 
 cdef struct Place:
     uint64_t tag        # of the pair, or 0
@@ -49,6 +50,8 @@ cdef struct Place:
 cdef class FieldMemo:
     cdef const fh_names *names
     cdef Place *places
+    cdef unsigned char host[MEMO_HOST]  # the last one found to be valid
+    cdef Py_ssize_t host_size
 
     cdef object new_pair(
         self, uint64_t tag, const Field *field, const unsigned char *base

@@ -18,7 +18,7 @@ from libc.string cimport memcmp, memcpy, memmove
 
 from fasthttp._fields cimport (
     ACTED_ON, CONNECTION, CONTENT_LENGTH, fh_names, FieldMemo, HOST, latin1,
-    pair_of, PyUnicode_DATA, TRANSFER_ENCODING
+    MEMO_HOST, pair_of, PyUnicode_DATA, TRANSFER_ENCODING
 )
 
 from fasthttp.errors import PeerError
@@ -764,8 +764,14 @@ cdef class RequestParser:
         return 0
 
     cdef int _check_host(self, const byte *p, Py_ssize_t size) except -1:
-        if not is_host(p, size):
-            return self._refuse(400, "the Host is not host[:port]")
+        cdef FieldMemo memo = self.memo
+        # Most clients ask for one: 20 instructions in place of 120.
+        if size != memo.host_size or memcmp(p, memo.host, size) != 0:
+            if not is_host(p, size):
+                return self._refuse(400, "the Host is not host[:port]")
+            if size <= MEMO_HOST:
+                memcpy(memo.host, p, size)
+                memo.host_size = size
         return 0
 
     cdef int _parse_content_length(self, Field *field) except -1:

@@ -826,7 +826,8 @@ cdef class Transport(BaseTransport):
         """After begin(): send what was written, now or with others."""
         cdef Connections owner = self._owner
         if owner._holding and not self._flags & (BLOCKED | BROKEN | CLOSED):
-            self.gather()
+            if self._queued:
+                self.gather()
             if owner._tx_used > owner._tx_start and self._queued == 0:
                 return owner.hold(self)
         self.settle()
