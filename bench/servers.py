@@ -23,7 +23,7 @@ DESCRIPTORS = 20_000
 
 ALONE = {"protocol", "on-request", "on-request-pipelined"}
 WSGI = {workload.name for workload in WORKLOADS} - ALONE
-ASGI = WSGI - {"file-1m", "sleep", "flask"}
+ASGI = WSGI - {"file-1m", "sleep", "sleep-queued", "flask"}
 HEADS = {"hello", "head-fixed", "head-varied", "pipelined"}
 
 

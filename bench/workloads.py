@@ -142,6 +142,13 @@ WORKLOADS = (
         threads=THREADS,
     ),
     Workload(
+        name="sleep-queued",
+        title=f"10 ms sleep, {THREADS} threads, {2 * THREADS} clients",
+        app="apps:sleep",
+        connections=2 * THREADS,
+        threads=THREADS,
+    ),
+    Workload(
         name="flask",
         title="Flask",
         app="flask_app:app",

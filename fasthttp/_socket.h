@@ -109,11 +109,24 @@ fh_sendfile(int fd, int file, int64_t offset, size_t count)
 }
 
 static inline double
-fh_monotonic(void)
+fh_seconds(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static inline double
+fh_monotonic(void)
+{
+    return fh_seconds(CLOCK_MONOTONIC);
+}
+
+/* The processor time that this thread has used. */
+static inline double
+fh_thread_time(void)
+{
+    return fh_seconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 #endif

@@ -33,6 +33,7 @@ from fasthttp.errors import AppError
 
 cdef extern from "_socket.h":
     double fh_monotonic()
+    double fh_thread_time()
 
 cdef extern from "Python.h":
     ctypedef struct PyObject:
@@ -47,7 +48,8 @@ cdef enum:
     CHUNK_COST = 256
     SPILL_WATER = 262144
 
-# So long a thread may keep the interpreter from those who wait for answers.
+# So long a thread may keep the interpreter from those who wait for answers,
+# not counting what it waits for itself.
 # Measured, an application of 50 us: 94 us a request with 0.2 ms, 73 with 1.
 cdef double BATCH_SECONDS = 0.001
 
@@ -643,6 +645,8 @@ cdef class PoolThread:
     cdef Gate gate              # opened once there is a call
     cdef object own             # calls that only this thread may run
     cdef bint had_own
+    cdef double until           # when to look for how long it has run
+    cdef double enough          # processor time, then it rests
     cdef object thread
 
     def __init__(self, ThreadPool pool, int number):
@@ -657,20 +661,30 @@ cdef class PoolThread:
     def work(self):
         cdef ThreadPool pool = self.pool
         cdef WsgiCall call, done
-        cdef double until
         while True:
             if not pool.ending:
                 self.gate.wait()
-            until = fh_monotonic() + BATCH_SECONDS
+            self.until = fh_monotonic() + BATCH_SECONDS
+            self.enough = fh_thread_time() + BATCH_SECONDS
             call = self.next_call()
             if call is None:
                 return
             while call is not None:
                 call.run()
                 done = call
-                call = self.next_call() if fh_monotonic() < until else None
+                call = self.next_call() if self.has_time() else None
                 pool.returned(done, self if call is None else None)
                 done = None
+
+    cdef bint has_time(self) noexcept:
+        """Measured, 16 threads that sleep: 0.978 of what they can do.
+
+        When each rested after its sleep, until the loop came, it was 0.957.
+        """
+        cdef double now = fh_monotonic()
+        if now >= self.until:
+            self.until = now + self.enough - fh_thread_time()
+        return now < self.until
 
     cdef WsgiCall next_call(self):
         """Own ones and others by turns: a stream comes again and again."""
