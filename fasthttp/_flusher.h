@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #ifndef MSG_NOSIGNAL
@@ -21,11 +22,13 @@
 
 enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10, FH_PIECES = 16 };
 
-/* What is held back for one client. */
+/* What is held back for one client: `data` and, behind it, `tail`. */
 struct fh_piece {
     int fd;
     const char *data;
     size_t size;
+    const char *tail;
+    size_t tail_size;
     size_t sent;
     int failure; /* errno of a send */
     bool fresh;  /* held back for less than a tick */
@@ -61,19 +64,23 @@ fh_flusher_destroy(struct fh_flusher *self)
  * Only what is there already is guarded by the lock; a new piece is there
  * when it is counted. Measured: 110 instructions a request less. */
 static inline void
-fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size)
+fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size,
+                const char *tail, size_t tail_size)
 {
+    struct fh_piece piece = {.fd = fd, .data = data, .size = size,
+                             .tail = tail, .tail_size = tail_size,
+                             .fresh = true};
     struct fh_piece *last = self->pieces + self->count;
-    if (self->count && last[-1].data == data) {
+    if (self->count && last[-1].fd == fd) {
         pthread_mutex_lock(&self->lock);
         last--;
-        if (last->sent == last->size)
-            last->fresh = true;
-        last->size = size;
+        piece.sent = last->sent;
+        piece.failure = last->failure;
+        piece.fresh = last->sent == last->size || last->fresh;
+        *last = piece;
         pthread_mutex_unlock(&self->lock);
     } else {
-        *last = (struct fh_piece){
-            .fd = fd, .data = data, .size = size, .fresh = true};
+        *last = piece;
         __atomic_store_n(&self->count, self->count + 1, __ATOMIC_SEQ_CST);
         /* It was counted before, or is awake and will see it. */
         if (__atomic_load_n(&self->asleep, __ATOMIC_SEQ_CST)) {
@@ -102,15 +109,45 @@ fh_flusher_end(struct fh_flusher *self)
     pthread_cond_signal(&self->wake);
 }
 
+/* What is left of a piece; returns how many of `parts` it fills, 0 to 2. */
+static inline int
+fh_piece_parts(const struct fh_piece *self, struct iovec *parts)
+{
+    int count = 0;
+    size_t past = 0;
+    if (self->sent < self->size) {
+        parts[count].iov_base = (char *)self->data + self->sent;
+        parts[count++].iov_len = self->size - self->sent;
+    } else {
+        past = self->sent - self->size;
+    }
+    if (past < self->tail_size) {
+        parts[count].iov_base = (char *)self->tail + past;
+        parts[count++].iov_len = self->tail_size - past;
+    }
+    return count;
+}
+
+static inline ssize_t
+fh_send_parts(int fd, struct iovec *parts, int count, int flags)
+{
+    /* One part costs less so. */
+    if (count == 1)
+        return send(fd, parts->iov_base, parts->iov_len, flags);
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+    return sendmsg(fd, &message, flags);
+}
+
 static inline void
 fh_piece_send(struct fh_piece *self)
 {
+    struct iovec parts[2];
+    int count = fh_piece_parts(self, parts);
     if (self->fresh) {
         self->fresh = false;
-    } else if (self->sent < self->size && !self->failure) {
-        ssize_t sent = send(self->fd, self->data + self->sent,
-                            self->size - self->sent,
-                            MSG_NOSIGNAL | MSG_DONTWAIT);
+    } else if (count && !self->failure) {
+        ssize_t sent = fh_send_parts(self->fd, parts, count,
+                                     MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent > 0)
             self->sent += (size_t)sent;
         else if (errno != EAGAIN && errno != EINTR)

@@ -40,6 +40,8 @@ cdef extern from "_flusher.h":
     struct fh_piece:
         const char *data
         size_t size
+        const char *tail
+        size_t tail_size
         size_t sent
         int failure
     struct fh_flusher:
@@ -116,6 +118,8 @@ cdef class Transport(BaseTransport):
     cdef double _linger_until
     cdef object _peername
     cdef bytes _early           # received before it was paused
+    # Written behind what stands in the shared buffer; is not copied.
+    cdef bytes _tail
     cdef list _queue
     cdef Py_ssize_t _first
     cdef long long _sent
@@ -134,7 +138,8 @@ cdef class Transport(BaseTransport):
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
     cdef int send_held(self, fh_piece *piece) except -1
-    cdef int send_now(self, const char *data, Py_ssize_t size) except -1
+    cdef int send_piece(self, fh_piece *piece) except -1
+    cdef bint has_unsent(self) noexcept
     cdef int end(self) except -1
     cdef int gather(self) except -1
     cdef int message_flags(self) noexcept

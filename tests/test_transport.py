@@ -295,6 +295,41 @@ def test_a_slow_hook_does_not_hold_back_the_answers_before_it(stack, start):
     assert clients.rest() == [b"", b"", b""]
 
 
+def test_a_slow_hook_does_not_hold_back_a_large_answer(stack, start):
+    large = os.urandom(120_000)
+    clients = Turn(stack, start, answer(b"1"), answer(large), Turn.be_slow)
+    assert read_exactly(clients.peers[1], len(large)) == large
+    clients.is_read()
+    assert clients.rest() == [b"1", b"", b""]
+
+
+def test_heads_and_bodies_of_a_turn(stack, start):
+    """Bodies stay where they are; small windows cut them anywhere."""
+    sizes = [1, 16_384, 16_385, 65_536, 131_072, 131_073, 300_000] * 5
+    bodies = [os.urandom(size) for size in sizes]
+
+    class Site(HttpProtocol):
+        def on_request(self, request):
+            self.respond(200, [], bodies[int(request.path[1:])])
+
+    server = start(Site)
+    peers = [
+        stack.enter_context(connect(server.port, small=True)) for _ in bodies
+    ]
+    get = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+    for _ in range(2):
+        with halted(server):
+            for number, peer in enumerate(peers):
+                peer.sendall(get % number * 2)
+        for body, peer in zip(bodies, peers, strict=True):
+            for _ in range(2):
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += read_exactly(peer, 1)
+                assert b"Content-Length: %d\r\n" % len(body) in head
+                assert read_exactly(peer, len(body)) == body
+
+
 @pytest.mark.parametrize("more", [b"more", bytes(MUCH)], ids=["", "much"])
 def test_what_others_send_comes_after_what_is_held(stack, start, more):
     def send_more(clients, probe):
