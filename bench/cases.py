@@ -113,12 +113,13 @@ def environ(heads):
     return run
 
 
-def answer(heads):
+def answer(heads, keep=True):
     """Heads to an environ, a call of the application and its answer."""
     seen = []
 
     def app(environ, start_response):
-        seen[:] = [environ]
+        if keep:
+            seen[:] = [environ]
         start_response("200 OK", [("Content-Length", "0")])
         return []
 
@@ -128,9 +129,14 @@ def answer(heads):
     def run():
         for head in heads:
             protocol.on_data_received(head)
-        return seen[0]
+        return seen[0] if keep else None
 
     return run
+
+
+def again(heads):
+    """As `answer`, but an environ may serve the next request, too."""
+    return answer(heads, keep=False)
 
 
 def scan(heads):
@@ -169,7 +175,7 @@ def serialized():
 
 COUNTED = {
     f"{kind.__name__}: {batch}": kind(heads)
-    for kind in (objects, environ, answer)
+    for kind in (objects, environ, answer, again)
     for batch, heads in BATCHES.items()
 }
 COUNTED["chunked"] = chunked()

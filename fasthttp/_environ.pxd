@@ -12,8 +12,7 @@ cdef class EnvironTemplate:
     cdef dict _spare            # the last one made, if it is used again
     # Of the last one made:
     cdef uint64_t _version
-    cdef bint _plain            # its request line is the template's
-    cdef bint _again            # it has served before
+    cdef int _parts             # of its request line, not the template's
     cdef int _keys              # of its fields; -1: it is not used again
     cdef signed char _known[KEYS_MAX]
     cdef PyObject *_values[KEYS_MAX]    # the environ holds them
@@ -24,7 +23,9 @@ cdef class EnvironTemplate:
     cdef dict make(
         self, RequestParser parser, str remote_addr, str remote_port
     )
-    cdef int add_fields(self, dict environ, RequestParser parser) except -1
+    cdef int add_fields(
+        self, dict environ, RequestParser parser, bint again
+    ) except -1
     cdef int take_back(self, dict environ) except -1
     cdef int set_remote(self, dict environ, str addr, str port) except -1
     cdef bint has_keys_of(self, const Head *head) noexcept

@@ -431,6 +431,26 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
     assert len({id(environ) for environ in kept}) == len(kept)
 
 
+@pytest.mark.parametrize("name", ["Cookie", "Authorization"])
+def test_credentials_are_not_kept_beyond_their_request(connect, name):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [environ[f"HTTP_{name.upper()}"].encode()]
+
+    client = connect(app)
+    secret = os.urandom(16).hex()
+    assert client.get("/", f"{name}: {secret}").body == secret.encode()
+    assert client.get("/", f"{name}: other").body == b"other"
+    assert client.get("/", f"{name}: {secret}").body == secret.encode()
+    gc.collect()
+    holders = [
+        found
+        for found in gc.get_objects()
+        if type(found) is dict and f"HTTP_{name.upper()}" in found
+    ]
+    assert secret not in [each[f"HTTP_{name.upper()}"] for each in holders]
+
+
 def test_an_environ_belongs_to_its_request(connect):
     foreign = {"HTTP_LEFT", "left.behind", "HTTP_X_FIRST", "CONTENT_LENGTH"}
     kept = []
