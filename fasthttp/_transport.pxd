@@ -131,7 +131,7 @@ cdef class Transport(BaseTransport):
     cdef int receive_in_place(self) except -1
     cdef int take(self, const char *data, Py_ssize_t size) except -1
     cdef int take_late(self, const char *data, Py_ssize_t size) except -1
-    cdef int receive_no_more(self, ssize_t got) except -1
+    cdef int receive_no_more(self, ssize_t got, int failure) except -1
     cdef bint at_rest(self) noexcept
     cdef int settle(self) except -1
     cdef int press(self) except -1

@@ -444,10 +444,12 @@ cdef class Connections:
                 transport._protocol.drain()
         except BaseException:
             transport.fail("on_new_connection")
-        transport.end()
-        if transport._watched & IN and transport._watched > 0:
-            transport.receive()
-        return 0
+        if transport._flags or transport._queued or transport.has_unsent():
+            transport.end()
+        else:
+            # Who asks once is answered and gone before epoll knows it.
+            self._current = None
+        return transport.receive()
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size):
         """Our side has few addresses: mostly it is the last one again."""
@@ -874,7 +876,10 @@ cdef class Transport(BaseTransport):
         cdef Connections owner = self._owner
         cdef char *data
         cdef ssize_t got
-        if self._flags & (PAUSED | BROKEN | CLOSED) or (
+        cdef int failure
+        if self._early is not None:
+            self._take_early()
+        if self._flags & (PAUSED | THROTTLED | EOF_SEEN | BROKEN | CLOSED) or (
             self._flags & (CLOSING | LINGERING) == CLOSING
         ):
             return 0
@@ -884,9 +889,11 @@ cdef class Transport(BaseTransport):
         got = recv(self._fd, data, owner._rx_size, 0)
         if got > 0:
             return owner.add_to_row(self, data, got)
+        # begin() may send for others.
+        failure = errno
         owner.begin(self)
         try:
-            self.receive_no_more(got)
+            self.receive_no_more(got, failure)
         except BaseException:
             self.fail("on_data_received")
         return self.end()
@@ -918,7 +925,7 @@ cdef class Transport(BaseTransport):
                 return 0
             got = recv(self._fd, data, size, 0)
             if got <= 0:
-                return self.receive_no_more(got)
+                return self.receive_no_more(got, errno)
             budget -= got
             self._protocol.data_received(data, got)
         return 0
@@ -932,7 +939,7 @@ cdef class Transport(BaseTransport):
             self._early = PyBytes_FromStringAndSize(data, size)
         return 0
 
-    cdef int receive_no_more(self, ssize_t got) except -1:
+    cdef int receive_no_more(self, ssize_t got, int failure) except -1:
         """The end, an error, or nothing more for now."""
         if got == 0:
             if self._flags & LINGERING:
@@ -940,7 +947,7 @@ cdef class Transport(BaseTransport):
             elif not self._flags & EOF_SEEN:
                 self._flags |= EOF_SEEN
                 self._protocol.eof_received()
-        elif errno != EAGAIN and errno != EINTR:
+        elif failure != EAGAIN and failure != EINTR:
             self._flags |= BROKEN
         return 0
 

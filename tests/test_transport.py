@@ -429,6 +429,27 @@ def test_a_client_paused_by_another_gets_its_data_when_it_goes_on(stack, start):
     assert read_exactly(clients.peers[1], 7) == b"at last"
 
 
+def test_what_was_received_before_a_pause_comes_first(stack, start):
+    class Pausing(Echo):
+        def on_data_received(self, data):
+            if data == b"pause":
+                self.other.trans.pause_reading()
+            else:
+                super().on_data_received(data)
+
+    probes = Probes(Pausing)
+    server = start(probes)
+    one, two = (stack.enter_context(connect(server.port)) for _ in "12")
+    probes.next().other = paused = probes.next()
+    with halted(server):
+        one.sendall(b"pause")
+        two.sendall(b"first, ")
+    turn(server)
+    two.sendall(b"second")
+    in_loop(server, paused.trans.resume_reading)
+    assert read_exactly(two, 13) == b"first, second"
+
+
 def test_a_client_that_another_closes_is_not_heard(stack, start):
     def close(clients, probe):
         clients.probes[1].send(b"bye")
