@@ -60,6 +60,7 @@ cdef str K_REQUEST_URI = sys.intern("REQUEST_URI")
 cdef str K_PROTOCOL = sys.intern("SERVER_PROTOCOL")
 cdef str K_REMOTE_ADDR = sys.intern("REMOTE_ADDR")
 cdef str K_REMOTE_PORT = sys.intern("REMOTE_PORT")
+cdef str K_INPUT = sys.intern("wsgi.input")
 cdef str K_HOST = sys.intern("HTTP_HOST")
 cdef str K_COOKIE = sys.intern("HTTP_COOKIE")
 
@@ -82,7 +83,7 @@ def environ_base():
         K_REMOTE_PORT: "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.input": None,
+        K_INPUT: None,
         "wsgi.input_terminated": True,
         "wsgi.errors": None,
         "wsgi.multithread": False,
@@ -103,6 +104,7 @@ cdef class EnvironTemplate:
         # instead of 16, its copies leave malloc's fast bins (measured: 300
         # instructions a request).
         self._template = {key: value for key, value in whole.items()}
+        self._no_input = whole[K_INPUT]
 
     def environ_of(self, RequestParser parser not None, bytes head not None):
         parser.feed(head, len(head))
@@ -147,7 +149,17 @@ cdef class EnvironTemplate:
                 parser.at(head.authority.start), head.authority.size, False
             ))
         self._version = fh_dict_version(environ)
+        self._has_input = False
         return environ
+
+    cdef int set_input(self, dict environ, object stream) except -1:
+        """wsgi.input; the environ made last may serve again nevertheless."""
+        cdef bint last = fh_dict_version(environ) == self._version
+        PyDict_SetItem(environ, K_INPUT, stream)
+        if last:
+            self._version = fh_dict_version(environ)
+            self._has_input = True
+        return 0
 
     cdef int add_fields(
         self, dict environ, RequestParser parser, bint again
@@ -203,6 +215,8 @@ cdef class EnvironTemplate:
                 # Not kept beyond the request.
                 PyDict_SetItem(environ, <object>keys[known], "")
                 self._values[index] = NULL
+        if self._has_input:
+            PyDict_SetItem(environ, K_INPUT, self._no_input)
         self._spare = environ
         return 0
 

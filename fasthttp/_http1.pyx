@@ -74,8 +74,10 @@ cdef class Store:
         return add(&self.spooled, size, RELAXED) <= self.limit_spooled
 
     cdef void give_back(self, long long memory, long long spooled) noexcept:
-        add(&self.memory, -memory, RELAXED)
-        add(&self.spooled, -spooled, RELAXED)
+        if memory:
+            add(&self.memory, -memory, RELAXED)
+        if spooled:
+            add(&self.spooled, -spooled, RELAXED)
 
     def __dealloc__(self):
         cdef int order

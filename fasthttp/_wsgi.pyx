@@ -220,7 +220,7 @@ cdef class WsgiProtocol(HttpProtocol):
         self.environ = None
         self.body = None
         if body is not None:
-            PyDict_SetItem(environ, K_INPUT, body.stream())
+            self.template.set_input(environ, body.stream())
             if self.parser.head.chunked:
                 # Decoded and whole: its length is known after all.
                 PyDict_SetItem(environ, K_LENGTH, str(body.size))

@@ -386,7 +386,12 @@ HEADS = [
             "Host: a\r\n" + "Accept: 1\r\n" * 40,
         ),
     )
-] + [b"GET http://absolute/ HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"] * 9
+] + [
+    b"GET http://absolute/ HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+] * 9
 
 
 def test_an_environ_that_serves_again_is_as_good_as_new(connect):
@@ -399,7 +404,7 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
         kept.append(environ)
 
     def app(environ, start_response):
-        made.append(dict(environ))
+        made.append(dict(environ, body=environ["wsgi.input"].read()))
         chance.choice(
             [
                 *[bool] * 8,
@@ -427,6 +432,7 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
             expected = template.environ_of(RequestParser(), head)
             port = str(client.socket.getsockname()[1])
             expected |= {"REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": port}
+            expected["body"] = head.partition(b"\r\n\r\n")[2]
             assert seen(made[-1]) == seen(expected)
     assert len({id(environ) for environ in kept}) == len(kept)
 
