@@ -440,7 +440,8 @@ def test_what_was_received_before_a_pause_comes_first(stack, start):
     probes = Probes(Pausing)
     server = start(probes)
     one, two = (stack.enter_context(connect(server.port)) for _ in "12")
-    probes.next().other = paused = probes.next()
+    pausing, paused = probes.next(), probes.next()
+    pausing.other = paused
     with halted(server):
         one.sendall(b"pause")
         two.sendall(b"first, ")
