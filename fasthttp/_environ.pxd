@@ -4,32 +4,45 @@ from libc.stdint cimport uint64_t
 from fasthttp._parser cimport Head, RequestParser
 
 cdef enum:
-    KEYS_MAX = 32
+    SHAPES = 16
+    FIELDS_MAX = 32
+
+
+cdef class Shape:
+    cdef dict environ           # None while the application has it
+    cdef str remote_addr
+    cdef str remote_port
+    cdef int parts              # of its request line, not the template's
+    cdef int count
+    cdef int plain              # fields, before one that is not
+    cdef bint lendable          # what it is lent for can be taken out again
+    cdef signed char known[FIELDS_MAX]
+    cdef char kinds[FIELDS_MAX]
+    cdef PyObject *values[FIELDS_MAX]   # held by `environ`
+
+    cdef int describe(self, const Head *head) except -1
+    cdef bint fits(self, const Head *head) noexcept
+    cdef int begin(self, Shape base) except -1
+    cdef int set_remote(self, str addr, str port) except -1
+    cdef int set_values(self, RequestParser parser) except -1
+    cdef int forget_secrets(self, dict environ) except -1
 
 
 cdef class EnvironTemplate:
-    cdef dict _template
+    cdef Shape _base            # without fields; what the others begin as
+    cdef list _shapes           # at the hash of their fields
+    cdef Shape _last            # the one that fitted last
+    cdef uint64_t _seen[SHAPES] # hash of the last that was not there
     cdef object _no_input
-    cdef dict _spare            # the last one made, if it is used again
+    cdef bint _lends            # the last environ came back as it was
     # Of the last one made:
+    cdef Shape _lent            # whose it is, or None for a copy
     cdef uint64_t _version
     cdef bint _has_input        # not _no_input
-    cdef int _parts             # of its request line, not the template's
-    cdef int _keys              # of its fields; -1: it is not used again
-    cdef signed char _known[KEYS_MAX]
-    cdef PyObject *_values[KEYS_MAX]    # the environ holds them
-    cdef str _remote_addr
-    cdef str _remote_port
-    cdef bint _template_stale   # has another remote address
 
     cdef dict make(
         self, RequestParser parser, str remote_addr, str remote_port
     )
-    cdef int add_fields(
-        self, dict environ, RequestParser parser, bint again
-    ) except -1
+    cdef Shape shape_of(self, const Head *head)
     cdef int set_input(self, dict environ, object stream) except -1
-    cdef int take_back(self, dict environ) except -1
-    cdef int set_remote(self, dict environ, str addr, str port) except -1
-    cdef bint has_keys_of(self, const Head *head) noexcept
-    cdef void note_keys_of(self, const Head *head) noexcept
+    cdef int take_back(self, dict environ, bint alone) except -1

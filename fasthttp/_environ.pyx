@@ -5,7 +5,7 @@ cimport cython
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_SetItem
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fasthttp._fields cimport (
     CREDENTIALS, Field, latin1, PyUnicode_DATA, PyUnicode_New, value_of
@@ -13,6 +13,9 @@ from fasthttp._fields cimport (
 from fasthttp._parser cimport HEAD, Head, RequestParser
 
 from fasthttp import _fields, _parser
+
+cdef extern from "Python.h":
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
 
 cdef extern from *:
     """
@@ -32,6 +35,9 @@ cdef extern from *:
     """
     uint64_t fh_dict_version(dict) noexcept
 
+
+# The golden ratio of 2**64 (Knuth's multiplicative hash).
+cdef uint64_t MIX = 0x9E3779B97F4A7C15
 
 # Of the request line.
 cdef enum:
@@ -93,9 +99,97 @@ def environ_base():
     }
 
 
+# What becomes of a field.
+cdef enum:
+    PLAIN = 0       # the shape's environ has it already
+    SECRET = 1      # not kept beyond the request
+    REPEATED = 2    # joined to the one before
+    UNKNOWN = 3
+
+
+@cython.final
+cdef class Shape:
+    """Requests with one row of known fields, and an environ to copy for them.
+
+    What is not plain goes into the copy only.
+    """
+
+    cdef int describe(self, const Head *head) except -1:
+        cdef uint64_t seen[2]
+        cdef int index
+        seen[0] = seen[1] = 0
+        self.lendable = True
+        self.count = self.plain = head.count
+        for index in range(head.count):
+            self.known[index] = <signed char>head.fields[index].known
+            self.kinds[index] = kind_of(seen, head.fields[index].known)
+            if self.kinds[index] != PLAIN:
+                self.plain = min(self.plain, index)
+            if self.kinds[index] > SECRET:
+                self.lendable = False
+        return 0
+
+    cdef bint fits(self, const Head *head) noexcept:
+        cdef int index
+        if head.count != self.count:
+            return False
+        for index in range(head.count):
+            if head.fields[index].known != self.known[index]:
+                return False
+        return True
+
+    cdef int begin(self, Shape base) except -1:
+        self.environ = PyDict_Copy(base.environ)
+        self.remote_addr = base.remote_addr
+        self.remote_port = base.remote_port
+        self.parts = 0
+        memset(self.values, 0, sizeof(self.values))
+        return 0
+
+    cdef int set_remote(self, str addr, str port) except -1:
+        if addr is not self.remote_addr:
+            PyDict_SetItem(self.environ, K_REMOTE_ADDR, addr)
+            self.remote_addr = addr
+        if port is not self.remote_port:
+            PyDict_SetItem(self.environ, K_REMOTE_PORT, port)
+            self.remote_port = port
+        return 0
+
+    cdef int set_values(self, RequestParser parser) except -1:
+        """The plain fields; most have the value that the last one had."""
+        cdef const unsigned char *base = parser.at(0)
+        cdef PyObject *last
+        cdef Field *field
+        cdef int index
+        for index in range(self.count):
+            if self.kinds[index] != PLAIN:
+                continue
+            field = &parser.head.fields[index]
+            last = self.values[index]
+            if last is not NULL and is_text(
+                <object>last, base + field.value, field.value_size
+            ):
+                continue
+            value = value_of(parser.memo, field, base)
+            if last is not <PyObject *>value:
+                PyDict_SetItem(
+                    self.environ, <object>keys[field.known], value
+                )
+                self.values[index] = <PyObject *>value
+        return 0
+
+    cdef int forget_secrets(self, dict environ) except -1:
+        cdef int index
+        for index in range(self.plain, self.count):
+            if self.kinds[index] == SECRET:
+                PyDict_SetItem(environ, <object>keys[self.known[index]], "")
+        return 0
+
+
 @cython.final
 cdef class EnvironTemplate:
     def __init__(self, base, address):
+        cdef Shape empty = Shape()
         name, port = "localhost", 80
         if type(address) is tuple:
             name, port = address[:2]
@@ -103,7 +197,9 @@ cdef class EnvironTemplate:
         # Entry by entry: a dict that was presized takes 24 bytes for each
         # instead of 16, its copies leave malloc's fast bins (measured: 300
         # instructions a request).
-        self._template = {key: value for key, value in whole.items()}
+        empty.environ = {key: value for key, value in whole.items()}
+        self._base = self._last = empty
+        self._shapes = [empty] * SHAPES
         self._no_input = whole[K_INPUT]
 
     def environ_of(self, RequestParser parser not None, bytes head not None):
@@ -119,38 +215,62 @@ cdef class EnvironTemplate:
     cdef dict make(
         self, RequestParser parser, str remote_addr, str remote_port
     ):
-        """A dict with what the request in `parser` says."""
+        """A dict with what the request in `parser` says.
+
+        Measured for a browser's head, copied from its shape's: 1,800
+        instructions of 11,700 less than if all of it is set.
+        """
         cdef Head *head = &parser.head
-        cdef dict environ = self._spare
+        cdef Shape shape = self.shape_of(head)
         cdef int parts = parts_of(parser)
-        cdef bint again
-        self._spare = None
-        again = environ is not None and self.has_keys_of(head)
-        if again:
-            self.set_remote(environ, remote_addr, remote_port)
-            self._template_stale = True
-            set_parts(environ, parser, parts | self._parts)
-        else:
-            # Most clients come again, and behind a proxy all have one
-            # address: the template keeps the last.
-            if self._template_stale:
-                self._remote_addr = self._remote_port = None
-                self._template_stale = False
-            self.set_remote(self._template, remote_addr, remote_port)
-            environ = PyDict_Copy(self._template)
-            set_parts(environ, parser, parts)
-            self.note_keys_of(head)
-        self._parts = parts
+        cdef dict environ
+        if shape.environ is None:
+            shape.begin(self._base)
+        shape.set_remote(remote_addr, remote_port)
+        self._lent = None
+        self._has_input = False
         with cython.critical_section(parser.memo):
-            self.add_fields(environ, parser, again)
+            shape.set_values(parser)
+            if self._lends and shape.lendable and not head.has_authority:
+                self._lent = shape
+                environ = shape.environ
+                shape.environ = None
+                set_parts(environ, parser, parts | shape.parts)
+                shape.parts = parts
+            else:
+                environ = PyDict_Copy(shape.environ)
+                set_parts(environ, parser, parts | shape.parts)
+            if shape.plain < head.count:
+                add_others(environ, parser, shape)
         if head.has_authority:
             # RFC 9112 section 3.2.2: it replaces the Host field.
             PyDict_SetItem(environ, K_HOST, latin1(
                 parser.at(head.authority.start), head.authority.size, False
             ))
         self._version = fh_dict_version(environ)
-        self._has_input = False
         return environ
+
+    cdef Shape shape_of(self, const Head *head):
+        """The empty one for a row that has not come twice in its place."""
+        cdef uint64_t row = 0
+        cdef Shape shape = self._last
+        cdef int index
+        if shape.fits(head):
+            return shape
+        for index in range(head.count):
+            row = (row + head.fields[index].known + 2) * MIX
+        index = row >> 60
+        shape = self._shapes[index]
+        if shape.fits(head):
+            self._last = shape
+            return shape
+        if self._seen[index] != row or head.count > FIELDS_MAX:
+            self._seen[index] = row
+            return self._base
+        shape = Shape()
+        shape.describe(head)
+        self._shapes[index] = shape
+        return shape
 
     cdef int set_input(self, dict environ, object stream) except -1:
         """wsgi.input; the environ made last may serve again nevertheless."""
@@ -161,96 +281,77 @@ cdef class EnvironTemplate:
             self._has_input = True
         return 0
 
-    cdef int add_fields(
-        self, dict environ, RequestParser parser, bint again
-    ) except -1:
-        cdef bint keeps = self._keys >= 0
-        cdef const unsigned char *base = parser.at(0)
-        cdef Field *field
-        cdef int index
-        cdef uint64_t seen[2]
-        cdef uint64_t bit
-        cdef object key
-        cdef object value
-        seen[0] = seen[1] = 0
-        for index in range(parser.head.count):
-            field = &parser.head.fields[index]
-            value = value_of(parser.memo, field, base)
-            if field.known >= 0:
-                key = <object>keys[field.known]
-                bit = <uint64_t>1 << (field.known & 63)
-                if not seen[field.known >> 6] & bit:
-                    seen[field.known >> 6] |= bit
-                    if keeps:
-                        if again and self._values[index] == <PyObject *>value:
-                            continue
-                        self._values[index] = <PyObject *>value
-                    PyDict_SetItem(environ, key, value)
-                    continue
-                self._keys = -1
-            else:
-                key = unknown_key(base + field.name, field.name_size)
-                if key is None:
-                    continue
-                if PyDict_GetItem(environ, key) is NULL:
-                    PyDict_SetItem(environ, key, value)
-                    continue
+    cdef int take_back(self, dict environ, bint alone) except -1:
+        """The application is done with it; `alone`: nobody else holds it.
+
+        An application that leaves environs as they were is lent the shape's
+        own. Measured, a small request: 1,200 instructions less of 10,400.
+        """
+        cdef Shape shape = self._lent
+        self._lent = None
+        self._lends = alone and fh_dict_version(environ) == self._version
+        if self._lends and shape is not None:
+            shape.forget_secrets(environ)
+            if self._has_input:
+                PyDict_SetItem(environ, K_INPUT, self._no_input)
+            shape.environ = environ
+        return 0
+
+
+cdef inline bint is_text(
+    object value, const unsigned char *text, Py_ssize_t size
+) noexcept:
+    """Has a str of bytes above 0x7f, too, one byte for each."""
+    return PyUnicode_GET_LENGTH(value) == size and (
+        memcmp(PyUnicode_DATA(value), text, size) == 0
+    )
+
+
+cdef inline char kind_of(uint64_t *seen, int known) noexcept:
+    cdef uint64_t bit
+    if known < 0:
+        return UNKNOWN
+    bit = <uint64_t>1 << (known & 63)
+    if seen[known >> 6] & bit:
+        return REPEATED
+    seen[known >> 6] |= bit
+    return SECRET if known >= CREDENTIALS else PLAIN
+
+
+cdef int add_others(
+    dict environ, RequestParser parser, Shape shape
+) except -1:
+    """The fields that the shape's environ has not; of the empty one, all."""
+    cdef const unsigned char *base = parser.at(0)
+    cdef Field *field
+    cdef int index
+    cdef uint64_t seen[2]
+    cdef char kind
+    cdef object key
+    seen[0] = seen[1] = 0
+    for index in range(shape.plain, parser.head.count):
+        field = &parser.head.fields[index]
+        if index >= shape.count:
+            kind = kind_of(seen, field.known)
+        else:
+            kind = shape.kinds[index]
+            if kind == PLAIN:
+                continue
+        value = value_of(parser.memo, field, base)
+        if kind == UNKNOWN:
+            key = unknown_key(base + field.name, field.name_size)
+            if key is None:
+                continue
+            if PyDict_GetItem(environ, key) is not NULL:
+                kind = REPEATED
+        else:
+            key = <object>keys[field.known]
+        if kind == REPEATED:
             # RFC 9110 section 5.3, RFC 6265 section 5.4
             glue = "; " if key is K_COOKIE else ", "
-            environ[key] = environ[key] + glue + value
-        return 0
-
-    cdef int take_back(self, dict environ) except -1:
-        """Nobody else holds it: unchanged, it serves the next request.
-
-        Measured: 3,000 instructions of 17,200 less for a browser's head
-        if the next one has the same fields; 100 more if it has others.
-        """
-        cdef int index, known
-        if self._keys < 0 or fh_dict_version(environ) != self._version:
-            return 0
-        for index in range(self._keys):
-            known = self._known[index]
-            if known >= CREDENTIALS:
-                # Not kept beyond the request.
-                PyDict_SetItem(environ, <object>keys[known], "")
-                self._values[index] = NULL
-        if self._has_input:
-            PyDict_SetItem(environ, K_INPUT, self._no_input)
-        self._spare = environ
-        return 0
-
-    cdef int set_remote(self, dict environ, str addr, str port) except -1:
-        if addr is not self._remote_addr:
-            PyDict_SetItem(environ, K_REMOTE_ADDR, addr)
-            self._remote_addr = addr
-        if port is not self._remote_port:
-            PyDict_SetItem(environ, K_REMOTE_PORT, port)
-            self._remote_port = port
-        return 0
-
-    cdef bint has_keys_of(self, const Head *head) noexcept:
-        """Do the fields make the keys that the last environ has?"""
-        cdef int index
-        if head.count != self._keys or head.has_authority:
-            return False
-        for index in range(head.count):
-            if head.fields[index].known != self._known[index]:
-                return False
-        return True
-
-    cdef void note_keys_of(self, const Head *head) noexcept:
-        """-1 if there are unknown ones, or too many."""
-        cdef int index, known
-        self._keys = -1
-        if head.count > KEYS_MAX or head.has_authority:
-            return
-        for index in range(head.count):
-            known = head.fields[index].known
-            if known < 0:
-                return
-            self._known[index] = <signed char>known
-        self._keys = head.count
+            value = environ[key] + glue + value
+        PyDict_SetItem(environ, key, value)
+    return 0
 
 
 cdef int parts_of(RequestParser parser) noexcept:

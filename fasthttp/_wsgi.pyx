@@ -359,15 +359,15 @@ cdef class WsgiCall:
         return 0
 
     cdef int call_application(self) except -1:
+        cdef bint alone
         self.lazy = True
         cdef object result = self.gateway.app(
             self.environ, self.start_response_method
         )
-        if (
-            self.thread is None and self.protocol is not None
-            and Py_REFCNT(<PyObject *>self.environ) == 1
-        ):
-            self.protocol.template.take_back(self.environ)
+        if self.thread is None and self.protocol is not None:
+            # Before the call below holds it, too.
+            alone = Py_REFCNT(<PyObject *>self.environ) == 1
+            self.protocol.template.take_back(self.environ, alone)
         self.environ = None
         self.iterable = result
         if not self.started:

@@ -2,16 +2,20 @@
 
 import gc
 import operator
+import random
 import sys
 
 import pytest
 
 from fasthttp._environ import EnvironTemplate, environ_base
+from fasthttp._fields import KNOWN_NAMES
 from fasthttp._parser import RequestParser
 from fasthttp.errors import PeerError
 
 BASE = environ_base()
 TEMPLATE = EnvironTemplate(BASE, ("192.0.2.1", 8080))
+# Fields with a meaning for the parser, which refuses most values.
+ACTED_ON = KNOWN_NAMES[:5]
 HEAD = (
     b"GET /%61?b=c HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nX-Own: 1\r\n"
     b"Cookie: k=v\r\n\r\n"
@@ -44,6 +48,31 @@ def test_each_request_gets_a_dict_of_its_own():
     kept = dict(first)
     first.clear()
     assert TEMPLATE.environ_of(parser, HEAD) == kept
+
+
+def test_what_came_before_does_not_show():
+    """Rows of fields that come again, in more variety than is kept."""
+    chance = random.Random(3)
+    rows = [
+        chance.choices([*KNOWN_NAMES, "x-own", "X_Own"], k=size)
+        for size in (*range(40), *range(1, 8), 1, 2, 3)
+    ]
+    for row in rows:
+        row[:] = [name for name in row if name not in ACTED_ON]
+    template = EnvironTemplate(BASE, ("192.0.2.1", 8080))
+    parser = RequestParser()
+    for _ in range(3000):
+        lines = [
+            f"{name}: {chance.choice(['', 'a', 'b', 'a' * 300, chr(233)])}"
+            for name in chance.choice(rows)
+        ]
+        start = chance.choice(["GET /", "PUT /?q", "GET http://b"])
+        head = "\r\n".join([f"{start} HTTP/1.1", "Host: a", *lines, "", ""])
+        data = head.encode("latin-1")
+        environ = template.environ_of(parser, data)
+        fresh = EnvironTemplate(BASE, ("192.0.2.1", 8080))
+        assert environ == fresh.environ_of(RequestParser(), data)
+        chance.choice([bool, dict.clear])(environ)
 
 
 @pytest.mark.parametrize(
