@@ -1,7 +1,8 @@
 """What the micro-benchmarks and the instruction counts measure.
 
 A case is a call without arguments; its answer is checked once. Heads come in
-batches of HEADS, all equal ("fixed") or all different ("varied").
+batches of HEADS: all equal ("fixed"), all different ("varied"), or with the
+fields of each in an order of its own as well ("shuffled").
 """
 
 import random
@@ -56,10 +57,18 @@ def _browser(seed):
     return ("\r\n".join(fields) + "\r\n\r\n").encode()
 
 
+def _shuffled(seed):
+    """The same with its fields in an order that no other head has."""
+    start, *fields = _browser(seed)[:-4].split(b"\r\n")
+    random.Random(seed).shuffle(fields)
+    return b"\r\n".join([start, *fields, b"", b""])
+
+
 def _batches():
     for size, make in (("small", _small), ("browser", _browser)):
         yield f"{size}, fixed", [make(7)] * HEADS
         yield f"{size}, varied", [make(seed) for seed in range(HEADS)]
+    yield "browser, shuffled", [_shuffled(seed) for seed in range(HEADS)]
 
 
 BATCHES = dict(_batches())

@@ -217,8 +217,8 @@ cdef class EnvironTemplate:
     ):
         """A dict with what the request in `parser` says.
 
-        Measured for a browser's head, copied from its shape's: 1,800
-        instructions of 11,700 less than if all of it is set.
+        Measured, a browser's head: 7,900 instructions, where most values
+        are as they were 6,700, and 10,500 if nothing is known of its row.
         """
         cdef Head *head = &parser.head
         cdef Shape shape = self.shape_of(head)
