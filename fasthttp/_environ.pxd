@@ -29,16 +29,16 @@ cdef class Shape:
 
 
 cdef class EnvironTemplate:
-    cdef Shape _base            # without fields; what the others begin as
-    cdef list _shapes           # at the hash of their fields
-    cdef Shape _last            # the one that fitted last
-    cdef uint64_t _seen[SHAPES] # hash of the last that was not there
+    cdef Shape _base                # without fields; what others begin as
+    cdef list _shapes               # at the hash of their fields
+    cdef Shape _last                # the one that fitted last
+    cdef uint64_t _seen[SHAPES]     # hash of the last that was not there
     cdef object _no_input
-    cdef bint _lends            # the last environ came back as it was
+    cdef bint _lends                # the last environ came back as it was
     # Of the last one made:
-    cdef Shape _lent            # whose it is, or None for a copy
+    cdef Shape _lent                # whose it is, or None for a copy
     cdef uint64_t _version
-    cdef bint _has_input        # not _no_input
+    cdef bint _has_input            # not _no_input
 
     cdef dict make(
         self, RequestParser parser, str remote_addr, str remote_port

@@ -13,6 +13,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.limits cimport LLONG_MAX
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memmove
 
@@ -789,7 +790,7 @@ cdef class RequestParser:
         for i in range(field.value_size):
             if not c"0" <= p[i] <= c"9":
                 return self._refuse(400, "Content-Length is not a number")
-            if length > (2**63 - 10) // 10:
+            if length > LLONG_MAX // 10 - 1:
                 return self._refuse_body()
             length = length * 10 + (p[i] - c"0")
         self.head.content_length = length
