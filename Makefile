@@ -63,6 +63,7 @@ bench: $(VENV)/.compiled
 
 micro: $(VENV)/.compiled $(VENV)/.bench
 	PYTHONPATH=. $(PY) -m pytest --quiet bench/test_micro.py $(ARGS)
+	PYTHONPATH=. $(PY) bench/interleaved.py
 
 figures: bench
 	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
