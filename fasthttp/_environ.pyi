@@ -8,6 +8,10 @@ def environ_base() -> dict[str, Any]:
     """What every environ holds, with values for the gateway to replace."""
 
 @final
+class Shape:
+    """What the environs of requests with one row of fields begin as."""
+
+@final
 class EnvironTemplate:
     """What the requests to one of the server's addresses have in common.
 
