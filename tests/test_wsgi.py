@@ -440,6 +440,20 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
     assert len({id(environ) for environ in kept}) == len(kept)
 
 
+def test_a_body_nobody_has_read_is_not_the_next_ones(connect):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        if environ["PATH_INFO"] == "/read":
+            return [environ["wsgi.input"].read()]
+        return [b""]
+
+    client = connect(app)
+    for _ in range(4):
+        client.get("/", method="POST", body=b"secret")
+        answer = client.get("/read", "Content-Length: 0", method="POST")
+        assert answer.body == b""
+
+
 @pytest.mark.parametrize("name", ["Cookie", "Authorization"])
 def test_credentials_are_not_kept_beyond_their_request(connect, name):
     def app(environ, start_response):
