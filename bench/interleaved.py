@@ -1,4 +1,4 @@
-"""A browser's head by fasthttp and gunicorn_h1c, in turn.
+"""Heads parsed by fasthttp and gunicorn_h1c, in turn.
 
 pytest-benchmark times one after the other, so a machine that changes its
 speed meanwhile shows as a difference. Here both parse the same heads again
@@ -35,8 +35,6 @@ def main():
     print("| heads | to | | fasthttp | gunicorn_h1c | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     for batch, heads in cases.BATCHES.items():
-        if not batch.startswith("browser"):
-            continue
         for kind, made in KINDS.items():
             times = time_in_turn([make(heads) for make in made])
             for what in (min, statistics.median):

@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from fasthttp._parser cimport Head, RequestParser
 
 cdef enum:
-    SHAPES = 16
+    SHAPES = 16         # by four bits of a hash
     FIELDS_MAX = 32
 
 
@@ -20,7 +20,7 @@ cdef class Shape:
     cdef char kinds[FIELDS_MAX]
     cdef PyObject *values[FIELDS_MAX]   # held by `environ`
 
-    cdef int describe(self, const Head *head) except -1
+    cdef void describe(self, const Head *head) noexcept
     cdef bint fits(self, const Head *head) noexcept
     cdef int begin(self, Shape base) except -1
     cdef int set_remote(self, str addr, str port) except -1

@@ -114,7 +114,7 @@ cdef class Shape:
     What is not plain goes into the copy only.
     """
 
-    cdef int describe(self, const Head *head) except -1:
+    cdef void describe(self, const Head *head) noexcept:
         cdef uint64_t seen[2]
         cdef int index
         seen[0] = seen[1] = 0
@@ -127,7 +127,6 @@ cdef class Shape:
                 self.plain = min(self.plain, index)
             if self.kinds[index] > SECRET:
                 self.lendable = False
-        return 0
 
     cdef bint fits(self, const Head *head) noexcept:
         cdef int index

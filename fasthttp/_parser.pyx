@@ -104,9 +104,6 @@ cdef inline bint is_word(
     cdef unsigned other = 0
     if size != length:
         return False
-    # As nearly all write it; then the rest costs nothing.
-    if memcmp(p, word, length) == 0:
-        return True
     for i in range(length):
         other |= (p[i] | (0x20 if word[i] >= c"a" else 0)) ^ <byte>word[i]
     return other == 0

@@ -14,8 +14,8 @@ from fasthttp.errors import PeerError
 
 BASE = environ_base()
 TEMPLATE = EnvironTemplate(BASE, ("192.0.2.1", 8080))
-# Fields with a meaning for the parser, which refuses most values.
-ACTED_ON = KNOWN_NAMES[:5]
+# The first five have a meaning for the parser, which refuses most values.
+NAMES = [*KNOWN_NAMES[5:], "x-own", "X_Own"]
 HEAD = (
     b"GET /%61?b=c HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nX-Own: 1\r\n"
     b"Cookie: k=v\r\n\r\n"
@@ -54,11 +54,9 @@ def test_what_came_before_does_not_show():
     """Rows of fields that come again, in more variety than is kept."""
     chance = random.Random(3)
     rows = [
-        chance.choices([*KNOWN_NAMES, "x-own", "X_Own"], k=size)
+        chance.choices(NAMES, k=size)
         for size in (*range(40), *range(1, 8), 1, 2, 3)
     ]
-    for row in rows:
-        row[:] = [name for name in row if name not in ACTED_ON]
     template = EnvironTemplate(BASE, ("192.0.2.1", 8080))
     parser = RequestParser()
     for _ in range(3000):
