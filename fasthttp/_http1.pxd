@@ -67,7 +67,9 @@ cdef class HttpContext:
     cdef readonly object config
     cdef readonly object access_log
     cdef ResponseSerializer serializer
-    cdef RequestParser parser           # of which each connection gets one
+    cdef RequestParser parser           # of which others are made
+    cdef RequestParser spare            # the first that no message needs
+    cdef int spares
     cdef double keep_alive
     cdef double header_timeout
     cdef double body_timeout
@@ -76,13 +78,15 @@ cdef class HttpContext:
     cdef readonly Store store
     cdef double quiet_until
     cdef int unlogged
+    cdef RequestParser take_parser(self)
+    cdef int give_back(self, RequestParser parser) except -1
     cdef int log_refusal(self, object peer, object error) except -1
 
 
 cdef class HttpProtocol(BaseProtocol):
     cdef BaseTransport transport
     cdef HttpContext context
-    cdef RequestParser parser
+    cdef RequestParser parser   # while a message is under way
     cdef Request request
     cdef RequestBody body
     cdef State state
@@ -112,6 +116,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int set_up(
         self, object server, BaseTransport transport, HttpContext context
     ) except -1
+    cdef int release_parser(self) except -1
     cdef int pause_reading(self) except -1
     cdef bint stopped(self)
     cdef int run(self) except -1

@@ -43,6 +43,7 @@ cdef enum:
     COPY_MAX = 16384
     # A body that is larger is received in place.
     IN_PLACE_MIN = 16384
+    SPARE_PARSERS = 64
 
 # Seconds an idle connection may still bring a request once we stop.
 cdef double DRAIN_GRACE = 0.2
@@ -138,6 +139,27 @@ cdef class HttpContext:
             limit_request_body=config.limit_request_body,
             limit_chunk_extensions=config.limit_chunk_extensions,
         )
+
+    cdef RequestParser take_parser(self):
+        """One at the start of a message.
+
+        The last one given back comes first: what it holds is still in the
+        processor's caches.
+        """
+        cdef RequestParser parser = self.spare
+        if parser is None:
+            return self.parser.another()
+        self.spare = parser.below
+        parser.below = None
+        self.spares -= 1
+        return parser
+
+    cdef int give_back(self, RequestParser parser) except -1:
+        if self.spares < SPARE_PARSERS:
+            parser.below = self.spare
+            self.spare = parser
+            self.spares += 1
+        return 0
 
     cdef int log_refusal(self, object peer, object error) except -1:
         """One line a second at most: the peer chooses how often it errs."""
@@ -305,7 +327,6 @@ cdef class HttpProtocol(BaseProtocol):
         self.server = server
         self.trans = self._mqueue = self.transport = transport
         self.context = context
-        self.parser = context.parser.another()
         return 0
 
     def _context_of(self, server):
@@ -398,12 +419,20 @@ cdef class HttpProtocol(BaseProtocol):
     ) except -1:
         if self.state == ENDED:
             return 0
+        if self.parser is None:
+            self.parser = self.context.take_parser()
         self.parser.feed(<const unsigned char *>data, size)
         if self.state < RESPONDING:
             return self.run()
         # Ahead of its turn: kept, but no more of it.
         self.parser.keep()
         return self.pause_reading()
+
+    cdef int release_parser(self) except -1:
+        """Between messages a connection needs none."""
+        self.context.give_back(self.parser)
+        self.parser = None
+        return 0
 
     cdef int pause_reading(self) except -1:
         if not self.reading_paused:
@@ -434,7 +463,10 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef bint stopped(self):
         """Between requests, though the next one may be here already."""
-        return self.state == IDLE and self.parser.unread() > 0
+        return (
+            self.state == IDLE and self.parser is not None
+            and self.parser.unread() > 0
+        )
 
     cdef int deadline_expired(self) except -1:
         if self.stopped():
@@ -485,13 +517,16 @@ cdef class HttpProtocol(BaseProtocol):
         self.drop_body()
         if state != IDLE and state != ENDED:
             self.abandon_request()
+        if self.parser is not None:
+            self.parser.reset()
+            self.release_parser()
         return 0
 
     # Requests.
 
     cdef int run(self) except -1:
         """Parse and answer until bytes, room or an answer is missing."""
-        if self.running:
+        if self.running or self.parser is None:
             return 0
         self.running = True
         cdef bint stalled = False
@@ -573,6 +608,8 @@ cdef class HttpProtocol(BaseProtocol):
             self.since = self.transport.set_deadline(
                 DRAIN_GRACE if self.draining else self.context.keep_alive
             )
+            if self.parser.at_start():
+                self.release_parser()
         return 0
 
     cdef int head_received(self) except -1:
@@ -628,6 +665,8 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int refuse(self, int status, str detail) except -1:
         """Answer the peer's fault and close, so that it is read."""
+        if self.state == ENDED:
+            return 0
         self.drop_body()
         self.abandon_request()
         cdef ResponseSerializer out = self.context.serializer

@@ -57,6 +57,7 @@ cdef class RequestParser:
     cdef readonly Py_ssize_t limit_chunk_extensions
 
     cdef FieldMemo memo
+    cdef RequestParser below            # in a stack of spare ones
     cdef Head head
     cdef const unsigned char *data      # of a DATA event
     cdef Py_ssize_t data_size
@@ -87,6 +88,8 @@ cdef class RequestParser:
     cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int next_event(self) except -1
     cdef int keep(self) except -1
+    cdef int reset(self) except -1
+    cdef bint at_start(self) noexcept
     cdef void _release(self) noexcept
     cdef bint idle(self) noexcept
     cdef Py_ssize_t unread(self) noexcept

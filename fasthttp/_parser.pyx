@@ -400,16 +400,22 @@ cdef class RequestParser:
         return 0
 
     cdef void _release(self) noexcept:
-        """An idle connection holds no memory of the parser's."""
         if self._kept is not NULL:
             PyMem_Free(self._kept)
             self._kept = NULL
             self._kept_size = self._kept_room = 0
-        if self._state == BEFORE and self._room:
-            PyMem_Free(self.head.fields)
-            self.head.fields = NULL
-            self.head.count = self._room = 0
         self._base = self._end = EMPTY
+
+    cdef int reset(self) except -1:
+        """Forget what was fed: the next bytes begin a message."""
+        self._release()
+        return self._start_message()
+
+    cdef bint at_start(self) noexcept:
+        """As after reset(): not even an empty line was seen."""
+        return self._state == BEFORE and self._mark == 0 and (
+            self._end == self._base
+        )
 
     cdef bint idle(self) noexcept:
         return (

@@ -1320,6 +1320,46 @@ def test_a_body_that_is_given_up_takes_no_room(live, sent):
     assert context.store.used == (0, 0)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n" * 5,
+        b"GET / HT",
+        CHUNKED_HEAD[:-2] + b"A: b\r\n" * 40,
+        post(b"body")[:-1],
+        CHUNKED_HEAD + b"5\r\nab",
+        CHUNKED[:-2],
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        post(b"") + GET[:9],
+    ],
+)
+def test_what_a_lost_client_began_does_not_reach_the_next(live, sent):
+    server, peer, http = live(answering(Noting.answer, Closing))
+    peer.sendall(sent)
+    for _ in range(3):
+        in_loop(server, lambda: None)
+    reset(peer)
+    await_(http.closed)
+    with connect(server.port) as other:
+        other.sendall(b"\r\n" * 5 + GET[:9])
+        in_loop(server, lambda: None)
+        other.sendall(GET[9:] + post(b"body") + GET_LAST)
+        responses = read_responses(read_all(other))
+    assert [response.body for response in responses] == [
+        b"GET / ", b"POST / ", b"GET /last "
+    ]  # fmt: skip
+
+
+def test_connections_do_not_mix_though_they_share_parsers():
+    first = Connection()
+    second = Connection(beside=first)
+    for data in b"\r\n" * 5, GET[:20], GET[20:] + CHUNKED[:-9], CHUNKED[-9:]:
+        first.feed(data)
+        second.feed(b"\r\n" * 5 + CHUNKED + GET[:9]).feed(GET[9:])
+    assert [r.body for r in first.responses()] == [b"GET / ", b"POST / "]
+    assert [r.body for r in second.responses()] == [b"POST / ", b"GET / "] * 4
+
+
 def test_the_connection_is_over_once(live):
     for end in ("close", "reset"):
         server, peer, http = live(Closing)
