@@ -13,6 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py $(wildcard fasthttp/*.pyx fasthttp/*.pxd fasthttp/*.h)
 CYTHON := $(wildcard fasthttp/*.pyx fasthttp/*.pxd fuzz/*.pyx)
 STUBS := $(patsubst fasthttp/%.pyi,fasthttp.%,$(wildcard fasthttp/*.pyi))
+WHEEL := $(CURDIR)/build/wheel
 HINT := { echo "fasthttp needs Python 3.11 or later with venv and headers," \
 	"and a C compiler. Debian: apt install gcc python3-dev python3-venv" \
 	>&2; exit 1; }
@@ -57,13 +58,14 @@ check: $(VENV)/.compiled $(VENV)/.test $(VENV)/.dev
 	@sh tests/install-tools.sh valgrind
 	PYTHONPATH=. $(PY) bench/instructions.py
 
-bench: $(VENV)/.compiled
+bench: wheel
 	@sh tests/install-tools.sh wrk nginx ev.h
-	$(PY) bench/compare.py $(ARGS)
+	PYTHONPATH=$(WHEEL) $(PY) bench/compare.py $(ARGS)
 
-micro: $(VENV)/.compiled $(VENV)/.bench
-	PYTHONPATH=. $(PY) -m pytest --quiet bench/test_micro.py $(ARGS)
-	PYTHONPATH=. $(PY) bench/interleaved.py
+micro: wheel $(VENV)/.bench
+	PYTHONPATH=$(WHEEL) $(VENV)/bin/pytest --quiet -o pythonpath= \
+	bench/test_micro.py $(ARGS)
+	PYTHONPATH=$(WHEEL) $(PY) bench/interleaved.py
 
 figures: bench
 	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
@@ -78,7 +80,7 @@ sanitize: $(VENV)/.test
 	@tar -c --exclude='*.so' --exclude=__pycache__ --exclude='./.*' \
 	--exclude=./build . | tar -x -C build/sanitize
 	cd build/sanitize && FASTHTTP_SANITIZE=1 $(abspath $(PY)) setup.py \
-	--quiet build_ext --inplace --parallel 2
+	--quiet build_ext --inplace
 	@# curl hangs with the sanitizer's library loaded into it.
 	@mkdir build/sanitize/bin
 	@printf '#!/bin/sh\nunset LD_PRELOAD\nexec %s "$$@"\n' \
@@ -99,8 +101,7 @@ soak: $(VENV)/.compiled $(VENV)/.test
 	$(PY) bench/soak.py $(ARGS)
 	PYTHONPATH=tests $(PY) -m bench.through_proxies
 
-wheel: $(VENV)/.dev
-	$(PY) -m build
+wheel: $(WHEEL)/.installed
 
 clean:
 	rm -rf .venv .venv-3.* build dist *.egg-info fasthttp/*.so
@@ -121,5 +122,19 @@ $(addprefix $(VENV)/.,build test dev bench): $(VENV)/.%: pyproject.toml \
 
 $(VENV)/.compiled: $(SOURCES) $(VENV)/.build
 	@echo "compiling"
-	@$(PY) setup.py --quiet build_ext --inplace --parallel 2
+	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Compiled twice: for a training, then for what was learned in it. What is in
+# the wheel is unpacked for the benchmarks.
+$(WHEEL)/.installed: $(SOURCES) $(wildcard fasthttp/*.py) bench/train.py \
+		$(VENV)/.build $(VENV)/.dev
+	@rm -rf build/lib* build/temp* build/training $(WHEEL) dist
+	@echo "compiling for the training"
+	@FASTHTTP_PROFILE=record $(PY) setup.py --quiet build \
+	--build-lib build/training
+	@PYTHONPATH=build/training $(PY) bench/train.py
+	@echo "compiling what was trained"
+	@FASTHTTP_PROFILE=use $(PY) -m build --quiet --no-isolation --sdist --wheel
+	@$(PIP) --no-deps --target $(WHEEL) dist/*.whl
 	@touch $@

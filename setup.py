@@ -1,8 +1,10 @@
 """The compiled modules; everything else stands in pyproject.toml.
 
 FASTHTTP_SANITIZE=1 builds with ASan and UBSan, FASTHTTP_TRACE=1 with line
-tracing for coverage. Either build needs `build_ext --force` after the other.
-CFLAGS, if set, replaces -O3 -g0, or -O1 -g of the former.
+tracing for coverage. FASTHTTP_PROFILE=record builds what writes down, beside
+its object files, which way its branches go; =use builds in the same place
+what is laid out for that. Both want gcc. Each build needs `build_ext --force`
+after another. CFLAGS, if set, replaces -O3 -g0, or -O1 -g of the first.
 """
 
 import os
@@ -13,6 +15,7 @@ from setuptools import Extension, setup
 
 sanitize = os.environ.get("FASTHTTP_SANITIZE") == "1"
 trace = os.environ.get("FASTHTTP_TRACE") == "1"
+profile = os.environ.get("FASTHTTP_PROFILE")
 
 compile_args = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 link_args = []
@@ -22,6 +25,14 @@ if sanitize:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args += [*flags, "-fno-omit-frame-pointer"]
     link_args += flags
+
+if profile == "record":
+    compile_args += ["-fprofile-generate", "-fprofile-update=atomic"]
+    link_args.append("-fprofile-generate")
+elif profile == "use":
+    # What was not trained is compiled as without a profile.
+    compile_args += ["-fprofile-use", "-fprofile-partial-training"]
+    compile_args += ["-Werror=missing-profile", "-Wno-maybe-uninitialized"]
 
 macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 
@@ -39,6 +50,9 @@ extensions = [
 ]
 
 setup(
+    options={
+        "build_ext": {"force": profile is not None, "parallel": True},
+    },
     ext_modules=cythonize(
         extensions,
         build_dir="build/trace" if trace else "build/cython",
@@ -49,5 +63,5 @@ setup(
             "autotestdict": False,
             "linetrace": trace,
         },
-    )
+    ),
 )

@@ -17,6 +17,7 @@ from workloads import WORKLOADS
 BENCH = Path(__file__).resolve().parent
 PROJECT = BENCH.parent
 CACHE = PROJECT / ".bench"
+PACKAGE = os.environ.get("PYTHONPATH", PROJECT)  # where fasthttp is
 START_SECONDS = 15
 STOP_SECONDS = 5
 DESCRIPTORS = 20_000
@@ -360,7 +361,7 @@ class Running:
             place.configure_nginx(workload, self.port)
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{BENCH}{os.pathsep}{PROJECT}",
+            "PYTHONPATH": f"{BENCH}{os.pathsep}{PACKAGE}",
             "BENCH_FILE": str(place.served_file()),
             "BENCH_ARRIVED": str(self.arrived),
         }

@@ -32,11 +32,15 @@ function ask(method, path, { headers = {}, send = (to) => to.end() } = {}) {
   return new Promise((resolve, reject) => {
     const request = http.request(url + path, { method, headers, agent });
     const seen = { continued: false };
+    // Only now may the agent give its socket to the next request.
+    const closed = new Promise((done) => request.on("close", done));
     request.on("continue", () => (seen.continued = true));
     request.on("response", async (response) => {
       try {
         const reused = request.reusedSocket;
-        resolve({ ...(await read(response)), ...seen, reused });
+        const received = await read(response);
+        await closed;
+        resolve({ ...received, ...seen, reused });
       } catch (error) {
         reject(error);
       }
