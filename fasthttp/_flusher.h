@@ -21,10 +21,12 @@
 #endif
 
 enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10, FH_PIECES = 16 };
+enum { FH_SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 
 /* What is held back for one client: `data` and, behind it, `tail`. */
 struct fh_piece {
     int fd;
+    int flags; /* of send(2) */
     const char *data;
     size_t size;
     const char *tail;
@@ -32,6 +34,7 @@ struct fh_piece {
     size_t sent;
     int failure; /* errno of a send */
     bool fresh;  /* held back for less than a tick */
+    bool pending; /* fh_send_row has it to send */
 };
 
 struct fh_flusher {
@@ -67,9 +70,9 @@ static inline void
 fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size,
                 const char *tail, size_t tail_size)
 {
-    struct fh_piece piece = {.fd = fd, .data = data, .size = size,
-                             .tail = tail, .tail_size = tail_size,
-                             .fresh = true};
+    struct fh_piece piece = {.fd = fd, .flags = FH_SEND_FLAGS,
+                             .data = data, .size = size, .tail = tail,
+                             .tail_size = tail_size, .fresh = true};
     struct fh_piece *last = self->pieces + self->count;
     if (self->count && last[-1].fd == fd) {
         pthread_mutex_lock(&self->lock);
@@ -138,20 +141,24 @@ fh_send_parts(int fd, struct iovec *parts, int count, int flags)
     return sendmsg(fd, &message, flags);
 }
 
+/* `result`: how much of it was sent, or a negative errno. */
+static inline void
+fh_piece_done(struct fh_piece *self, ssize_t result)
+{
+    if (result >= 0)
+        self->sent += (size_t)result;
+    else if (result != -EAGAIN && result != -EINTR)
+        self->failure = (int)-result;
+}
+
 static inline void
 fh_piece_send(struct fh_piece *self)
 {
     struct iovec parts[2];
     int count = fh_piece_parts(self, parts);
-    if (self->fresh) {
-        self->fresh = false;
-    } else if (count && !self->failure) {
-        ssize_t sent = fh_send_parts(self->fd, parts, count,
-                                     MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent > 0)
-            self->sent += (size_t)sent;
-        else if (errno != EAGAIN && errno != EINTR)
-            self->failure = errno;
+    if (count && !self->failure) {
+        ssize_t sent = fh_send_parts(self->fd, parts, count, self->flags);
+        fh_piece_done(self, sent < 0 ? -errno : sent);
     }
 }
 
@@ -166,8 +173,11 @@ fh_flusher_run(struct fh_flusher *self)
         int count = __atomic_load_n(&self->count, __ATOMIC_SEQ_CST);
         if (count) {
             idle = 0;
-            for (int i = 0; i < count; i++)
-                fh_piece_send(&self->pieces[i]);
+            for (int i = 0; i < count; i++) {
+                if (!self->pieces[i].fresh)
+                    fh_piece_send(&self->pieces[i]);
+                self->pieces[i].fresh = false;
+            }
         } else if (++idle > FH_TICKS_AWAKE) {
             __atomic_store_n(&self->asleep, true, __ATOMIC_SEQ_CST);
             while (__atomic_load_n(&self->count, __ATOMIC_SEQ_CST) == 0

@@ -38,6 +38,8 @@ cdef extern from "_flusher.h":
     enum:
         FH_PIECES
     struct fh_piece:
+        int fd
+        int flags
         const char *data
         size_t size
         const char *tail
@@ -46,6 +48,10 @@ cdef extern from "_flusher.h":
         int failure
     struct fh_flusher:
         fh_piece *pieces
+
+cdef extern from "_ring.h":
+    struct fh_ring:
+        int fd
 
 
 cdef enum:
@@ -86,6 +92,7 @@ cdef class Connections:
     cdef Py_ssize_t _blocked    # connections that wait to send
     cdef fh_flusher _flusher
     cdef object _flusher_thread
+    cdef fh_ring _ring          # sends what is held
     cdef bint _lent             # what the current has written, to it
     cdef sockaddr_storage _raw_local
     cdef object _local
@@ -137,8 +144,8 @@ cdef class Transport(BaseTransport):
     cdef int press(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
-    cdef int send_held(self, fh_piece *piece) except -1
-    cdef int send_piece(self, fh_piece *piece) except -1
+    cdef int prepare(self, fh_piece *piece) except -1
+    cdef int keep_rest(self, fh_piece *piece) except -1
     cdef bint has_unsent(self) noexcept
     cdef int end(self) except -1
     cdef int gather(self) except -1

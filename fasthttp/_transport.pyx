@@ -76,11 +76,17 @@ cdef extern from "_flusher.h":
     void fh_flusher_hold(
         fh_flusher *, int, const char *, size_t, const char *, size_t
     )
-    int fh_piece_parts(const fh_piece *, iovec *)
+    int FH_SEND_FLAGS
+    void fh_piece_send(fh_piece *)
     ssize_t fh_send_parts(int, iovec *, int, int)
     void fh_flusher_take(fh_flusher *, int)
     void fh_flusher_end(fh_flusher *)
     void fh_flusher_run(fh_flusher *) nogil
+
+cdef extern from "_ring.h":
+    void fh_ring_open(fh_ring *)
+    void fh_ring_close(fh_ring *)
+    void fh_send_row(fh_ring *, fh_piece *, int)
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -190,6 +196,8 @@ cdef class Gate:
 
 @cython.final
 cdef class EpollPoller:
+    joins_sends = True
+
     def __cinit__(self):
         self._gates = []
         self._fd = epoll_create1(EPOLL_CLOEXEC)
@@ -286,10 +294,14 @@ cdef class Connections:
         if self._rx is NULL or self._tx is NULL:
             raise MemoryError
         fh_flusher_init(&self._flusher)
+        self._ring.fd = -1
+        if poller.joins_sends:
+            fh_ring_open(&self._ring)
         self.now = fh_monotonic()
 
     def __dealloc__(self):
         fh_flusher_destroy(&self._flusher)
+        fh_ring_close(&self._ring)
         PyMem_Free(self._rx)
         PyMem_Free(self._tx)
 
@@ -503,6 +515,7 @@ cdef class Connections:
             transport._flags |= BROKEN
             transport.finish()
         self.deliver()
+        fh_ring_close(&self._ring)
         fh_flusher_end(&self._flusher)
         if self._flusher_thread is not None:
             self._flusher_thread.join()
@@ -574,7 +587,12 @@ cdef class Connections:
         fh_flusher_take(&self._flusher, 0)
         self._waiting = []
         for transport in waiting:
-            transport.send_held(&self._flusher.pieces[at])
+            transport.prepare(&self._flusher.pieces[at])
+            at += 1
+        fh_send_row(&self._ring, self._flusher.pieces, at)
+        at = 0
+        for transport in waiting:
+            transport.keep_rest(&self._flusher.pieces[at])
             at += 1
         self._tx_used = 0
         for transport in waiting:
@@ -1042,6 +1060,7 @@ cdef class Transport(BaseTransport):
         cdef Connections owner = self._owner
         cdef fh_piece piece
         self.reclaim()
+        piece.fd = self._fd
         piece.data = owner._tx + owner._tx_start
         piece.size = owner._tx_used - owner._tx_start
         piece.tail = NULL
@@ -1050,33 +1069,28 @@ cdef class Transport(BaseTransport):
             piece.tail = PyBytes_AS_STRING(self._tail)
             piece.tail_size = PyBytes_GET_SIZE(self._tail)
         piece.sent = 0
+        piece.failure = 0
         owner._tx_used = owner._tx_start
-        return self.send_piece(&piece)
+        self.prepare(&piece)
+        fh_piece_send(&piece)
+        return self.keep_rest(&piece)
 
-    cdef int send_held(self, fh_piece *piece) except -1:
+    cdef int prepare(self, fh_piece *piece) except -1:
+        """It is about to be sent."""
         self._flags &= ~WAITING
-        if piece.failure:
-            self._flags |= BROKEN
-        return self.send_piece(piece)
+        piece.flags = FH_SEND_FLAGS | self.message_flags()
+        if self._flags & (BROKEN | CLOSED):
+            piece.sent = piece.size + piece.tail_size
+        return 0
 
-    cdef int send_piece(self, fh_piece *piece) except -1:
-        """What the kernel does not take of it goes to the queue."""
-        cdef iovec parts[2]
+    cdef int keep_rest(self, fh_piece *piece) except -1:
+        """What the kernel did not take of it goes to the queue."""
         cdef bytes tail = self._tail
         cdef Py_ssize_t left
-        cdef ssize_t sent
-        cdef int count = fh_piece_parts(piece, parts)
         self._tail = None
-        if count == 0 or self._flags & (BROKEN | CLOSED):
-            return 0
-        sent = fh_send_parts(self._fd, parts, count, self.message_flags())
-        if sent < 0:
-            if errno != EAGAIN and errno != EINTR:
-                self._flags |= BROKEN
-                return 0
-            sent = 0
-        piece.sent += sent
-        if piece.sent == piece.size + piece.tail_size:
+        if piece.failure:
+            self._flags |= BROKEN
+        if piece.sent == piece.size + piece.tail_size or piece.failure:
             return 0
         self._flags |= BLOCKED
         left = piece.size - piece.sent

@@ -53,6 +53,8 @@ UNSENT_BYTES = 1048576
 class SelectorPoller:
     """The calls of `EpollPoller`, on any POSIX system."""
 
+    joins_sends = False
+
     def __init__(self) -> None:
         import selectors
 

@@ -1,12 +1,16 @@
 """The real command under attack, out of resources, with broken programs."""
 
 import contextlib
+import ctypes
+import errno
 import json
+import os
 import re
 import resource
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +23,9 @@ import pytest
 from tests.apps.serving import serving
 from tests.apps.wire import PATIENCE, Connection
 
+libc = ctypes.CDLL(None)
+
+IO_URING_SETUP = 425
 ROOT = Path(__file__).parent.parent
 SLOW_CLIENTS = 2000
 HALF_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
@@ -215,6 +222,47 @@ def test_no_descriptors_are_left(stack, threads):
         assert client.response().body == b"0"
         client.close()
     assert site.ask().status == 200
+
+
+def forbid_io_uring():
+    """As containers do: io_uring_setup(2) fails with EPERM (seccomp(2))."""
+    load, equal, leave = 0x20, 0x15, 0x06
+    steps = [
+        (load, 0, 0, 0),
+        (equal, 0, 1, IO_URING_SETUP),
+        (leave, 0, 0, 0x50000 | errno.EPERM),
+        (leave, 0, 0, 0x7FFF0000),
+    ]
+    text = b"".join(struct.pack("HBBI", *step) for step in steps)
+    code = ctypes.create_string_buffer(text)
+    program = struct.pack("HL", len(steps), ctypes.addressof(code))
+    no_new_privileges, seccomp, filtered = 38, 22, 2
+    assert libc.prctl(no_new_privileges, 1, 0, 0, 0) == 0
+    assert libc.prctl(seccomp, filtered, program) == 0
+
+
+def has_io_uring():
+    parameters = ctypes.create_string_buffer(120)
+    descriptor = libc.syscall(IO_URING_SETUP, 1, parameters)
+    if descriptor >= 0:
+        os.close(descriptor)
+    return descriptor >= 0
+
+
+@pytest.mark.parametrize("forbid", [None, forbid_io_uring])
+def test_with_and_without_io_uring(stack, threads, forbid):
+    """It is used where it is to be had; the answers are the same."""
+    site = Site(stack, "--threads", threads, preexec_fn=forbid)
+    folder = Path(f"/proc/{site.command.process.pid}/fd")
+    opened = [os.readlink(entry) for entry in folder.iterdir()]
+    expected = has_io_uring() and forbid is None
+    assert any("io_uring" in name for name in opened) == expected
+    clients = [site.connect() for _ in range(100)]
+    for _ in range(3):
+        for client in clients:
+            client.request()
+        for client in clients:
+            assert client.response().body == b"0"
 
 
 def test_the_disk_is_full(stack, threads):

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from fakes import (
@@ -391,6 +391,31 @@ def test_slow_clients_of_many_turns_receive_all_in_order(stack, start, file):
         expected = b"".join(sent[probe])
         received += read_exactly(peer, len(expected) - len(received))
         assert received == expected
+
+
+def test_answers_arrive_though_the_ring_is_closed(stack, start):
+    """By an application that closes what it has not opened."""
+
+    def close_rings(clients, probe):
+        probe.send(b"0")
+        for descriptor in rings():
+            os.close(descriptor)
+
+    before = rings()
+    clients = Turn(stack, start, close_rings, answer(b"1"), answer(b"2"))
+    for at, peer in enumerate(clients.peers):
+        assert read_exactly(peer, 1) == b"%d" % at
+    assert rings() == before == []
+
+
+def rings():
+    """The descriptors of io_uring that this process has."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            if "io_uring" in os.readlink(f"/proc/self/fd/{name}"):
+                found.append(int(name))
+    return found
 
 
 def test_a_client_is_aborted_while_its_answer_is_held(stack, start):
