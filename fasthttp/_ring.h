@@ -20,6 +20,10 @@ struct fh_ring {
 
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
 #include <linux/io_uring.h>
+#endif
+
+/* With Linux 5.7; send and sendmsg came before it. */
+#ifdef IORING_FEAT_FAST_POLL
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -51,10 +55,9 @@ static inline void
 fh_ring_open(struct fh_ring *self)
 {
     struct io_uring_params params = {.flags = 0};
-    /* The last came with Linux 5.7, send and sendmsg before it. */
     const unsigned wanted = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_FAST_POLL;
     *self = (struct fh_ring){.fd = -1};
-    self->fd = (int)syscall(SYS_io_uring_setup, FH_PIECES, &params);
+    self->fd = (int)syscall(__NR_io_uring_setup, FH_PIECES, &params);
     if (self->fd < 0)
         return;
     size_t submissions = params.sq_off.array + params.sq_entries * 4;
@@ -136,8 +139,9 @@ fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
     /* MSG_DONTWAIT: as a rule, all are complete when the call returns. */
     while (waiting) {
         int wanted = waiting - unsubmitted;
-        long done = syscall(SYS_io_uring_enter, self->fd, unsubmitted, wanted,
-                            wanted ? IORING_ENTER_GETEVENTS : 0, NULL, 0);
+        long done = syscall(__NR_io_uring_enter, self->fd, unsubmitted,
+                            wanted, wanted ? IORING_ENTER_GETEVENTS : 0,
+                            NULL, 0);
         if (done < 0 && errno != EINTR) {
             /* What was not submitted is pending still. The application may
              * have closed the descriptor: it may be somebody else's. */
