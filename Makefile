@@ -128,7 +128,8 @@ $(VENV)/.compiled: $(SOURCES) $(VENV)/.build
 # Compiled twice: for a training, then for what was learned in it. What is in
 # the wheel is unpacked for the benchmarks.
 $(WHEEL)/.installed: $(SOURCES) $(wildcard fasthttp/*.py fasthttp/*.pyi) \
-		bench/train.py bench/cases.py $(VENV)/.build $(VENV)/.dev
+		$(addprefix bench/,train.py cases.py protocols.py) \
+		$(VENV)/.build $(VENV)/.dev
 	@rm -rf build/lib* build/temp* build/training $(WHEEL) dist
 	@echo "compiling for the training"
 	@FASTHTTP_PROFILE=record $(PY) setup.py --quiet build \

@@ -33,6 +33,8 @@ elif profile == "use":
     # What was not trained is compiled as without a profile.
     compile_args += ["-fprofile-use", "-fprofile-partial-training"]
     compile_args += ["-Werror=missing-profile", "-Wno-maybe-uninitialized"]
+elif profile is not None:
+    raise SystemExit(f"FASTHTTP_PROFILE is {profile!r}, not record or use")
 
 macros = [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
 

@@ -14,21 +14,28 @@ ANSWER = (
 )
 
 
-def base_protocol(port):
-    """fasthttp's BaseProtocol in Python, parsing nothing."""
-    from fasthttp import AsyncSocketServer, BaseProtocol
+def fixed(answer):
+    """A BaseProtocol in Python that answers anything with `answer`."""
+    from fasthttp import BaseProtocol
 
     class Fixed(BaseProtocol):
         def on_new_connection(self, address):
             pass
 
         def on_data_received(self, data):
-            self.send(ANSWER)
+            self.send(answer)
 
         def on_connection_closed(self):
             pass
 
-    AsyncSocketServer(HOST, port, Fixed, backlog=2048).accept_clients()
+    return Fixed
+
+
+def base_protocol(port):
+    """fasthttp's BaseProtocol in Python, parsing nothing."""
+    from fasthttp import AsyncSocketServer
+
+    AsyncSocketServer(HOST, port, fixed(ANSWER), backlog=2048).accept_clients()
 
 
 def on_request(port):

@@ -14,8 +14,9 @@ import tempfile
 import threading
 
 import cases
+import protocols
 
-from fasthttp import AsyncSocketServer, BaseProtocol, HttpProtocol, Server
+from fasthttp import AsyncSocketServer, HttpProtocol, Server
 
 CLIENTS = 16
 ROUNDS = 200
@@ -126,19 +127,6 @@ def pipeline(host, port):
                 pass
 
 
-class Fixed(BaseProtocol):
-    """Answers anything with ANSWER."""
-
-    def on_new_connection(self, address):
-        pass
-
-    def on_data_received(self, data):
-        self.send(ANSWER)
-
-    def on_connection_closed(self):
-        pass
-
-
 class Items(HttpProtocol):
     """Answers without WSGI."""
 
@@ -171,7 +159,7 @@ def main():
         with Server(app, port=0, threads=threads) as server:
             for way in play, pipeline:
                 way(*server.addresses[0])
-    for protocol in Fixed, Items:
+    for protocol in protocols.fixed(ANSWER), Items:
         print(f"training: {protocol.__name__}", flush=True)
         with serving(protocol) as address:
             play(*address)

@@ -34,7 +34,6 @@ struct fh_piece {
     size_t sent;
     int failure; /* errno of a send */
     bool fresh;  /* held back for less than a tick */
-    bool pending; /* fh_send_row has it to send */
 };
 
 struct fh_flusher {

@@ -666,6 +666,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int refuse(self, int status, str detail) except -1:
         """Answer the peer's fault and close, so that it is read."""
         if self.state == ENDED:
+            # Its parser may be another's by now.
             return 0
         self.drop_body()
         self.abandon_request()

@@ -9,12 +9,14 @@
 
 #include "_flusher.h"
 
+/* All zero: there is none. */
 struct fh_ring {
-    int fd; /* -1: there is none */
+    int fd;
     unsigned *submitted, *submission_mask, *slots;
     unsigned *taken, *completed, *completion_mask;
-    void *rings, *entries;
+    void *rings;
     size_t rings_size, entries_size;
+    struct io_uring_sqe *entries;
     struct io_uring_cqe *completions;
 };
 
@@ -33,13 +35,13 @@ struct fh_ring {
 static inline void
 fh_ring_close(struct fh_ring *self)
 {
-    if (self->rings)
-        munmap(self->rings, self->rings_size);
-    if (self->entries)
-        munmap(self->entries, self->entries_size);
+    if (!self->entries)
+        return;
+    munmap(self->rings, self->rings_size);
+    munmap(self->entries, self->entries_size);
     if (self->fd >= 0)
         close(self->fd);
-    *self = (struct fh_ring){.fd = -1};
+    *self = (struct fh_ring){.fd = 0};
 }
 
 static inline void *
@@ -56,33 +58,40 @@ fh_ring_open(struct fh_ring *self)
 {
     struct io_uring_params params = {.flags = 0};
     const unsigned wanted = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_FAST_POLL;
-    *self = (struct fh_ring){.fd = -1};
-    self->fd = (int)syscall(__NR_io_uring_setup, FH_PIECES, &params);
-    if (self->fd < 0)
+    int fd = (int)syscall(__NR_io_uring_setup, FH_PIECES, &params);
+    if (fd < 0)
         return;
     size_t submissions = params.sq_off.array + params.sq_entries * 4;
     size_t completions = params.cq_off.cqes
                          + params.cq_entries * sizeof(struct io_uring_cqe);
-    self->rings_size = submissions > completions ? submissions : completions;
-    self->entries_size = params.sq_entries * sizeof(struct io_uring_sqe);
-    if ((params.features & wanted) == wanted) {
-        self->rings
-            = fh_ring_map(self->fd, self->rings_size, IORING_OFF_SQ_RING);
-        self->entries
-            = fh_ring_map(self->fd, self->entries_size, IORING_OFF_SQES);
-    }
-    if (!self->rings || !self->entries) {
-        fh_ring_close(self);
+    size_t size = submissions > completions ? submissions : completions;
+    size_t entries_size = params.sq_entries * sizeof(struct io_uring_sqe);
+    char *rings = NULL;
+    void *entries = NULL;
+    if ((params.features & wanted) == wanted)
+        rings = fh_ring_map(fd, size, IORING_OFF_SQ_RING);
+    if (rings)
+        entries = fh_ring_map(fd, entries_size, IORING_OFF_SQES);
+    if (!entries) {
+        if (rings)
+            munmap(rings, size);
+        close(fd);
         return;
     }
-    char *at = self->rings;
-    self->submitted = (unsigned *)(at + params.sq_off.tail);
-    self->submission_mask = (unsigned *)(at + params.sq_off.ring_mask);
-    self->slots = (unsigned *)(at + params.sq_off.array);
-    self->taken = (unsigned *)(at + params.cq_off.head);
-    self->completed = (unsigned *)(at + params.cq_off.tail);
-    self->completion_mask = (unsigned *)(at + params.cq_off.ring_mask);
-    self->completions = (struct io_uring_cqe *)(at + params.cq_off.cqes);
+    *self = (struct fh_ring){
+        .fd = fd,
+        .submitted = (unsigned *)(rings + params.sq_off.tail),
+        .submission_mask = (unsigned *)(rings + params.sq_off.ring_mask),
+        .slots = (unsigned *)(rings + params.sq_off.array),
+        .taken = (unsigned *)(rings + params.cq_off.head),
+        .completed = (unsigned *)(rings + params.cq_off.tail),
+        .completion_mask = (unsigned *)(rings + params.cq_off.ring_mask),
+        .rings = rings,
+        .rings_size = size,
+        .entries_size = entries_size,
+        .entries = entries,
+        .completions = (struct io_uring_cqe *)(rings + params.cq_off.cqes),
+    };
 }
 
 /* Read what is complete; returns how many that were. */
@@ -95,13 +104,12 @@ fh_ring_harvest(struct fh_ring *self, struct fh_piece *pieces)
         const struct io_uring_cqe *done
             = &self->completions[head & *self->completion_mask];
         fh_piece_done(&pieces[done->user_data], done->res);
-        pieces[done->user_data].pending = false;
     }
     __atomic_store_n(self->taken, head, __ATOMIC_RELEASE);
     return (int)(tail - first);
 }
 
-/* Of `count` pieces, up to FH_PIECES, send what is `pending`. */
+/* Send what is left of up to FH_PIECES pieces. */
 static inline void
 fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
 {
@@ -110,12 +118,11 @@ fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
     unsigned tail = *self->submitted;
     int waiting = 0, unsubmitted;
     for (int i = 0; i < count; i++) {
-        if (!pieces[i].pending)
+        int filled = fh_piece_parts(&pieces[i], parts[i]);
+        if (!filled || pieces[i].failure)
             continue;
         unsigned slot = tail++ & *self->submission_mask;
-        struct io_uring_sqe *entry
-            = (struct io_uring_sqe *)self->entries + slot;
-        int filled = fh_piece_parts(&pieces[i], parts[i]);
+        struct io_uring_sqe *entry = &self->entries[slot];
         memset(entry, 0, sizeof *entry);
         entry->fd = pieces[i].fd;
         entry->msg_flags = (unsigned)pieces[i].flags;
@@ -143,8 +150,9 @@ fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
                             wanted, wanted ? IORING_ENTER_GETEVENTS : 0,
                             NULL, 0);
         if (done < 0 && errno != EINTR) {
-            /* What was not submitted is pending still. The application may
-             * have closed the descriptor: it may be somebody else's. */
+            /* What is not sent waits until its client can be sent to. The
+             * application may have closed the descriptor: the number may be
+             * somebody else's. */
             fh_ring_harvest(self, pieces);
             self->fd = -1;
             fh_ring_close(self);
@@ -155,12 +163,7 @@ fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
     }
 }
 #else
-static inline void
-fh_ring_open(struct fh_ring *self)
-{
-    *self = (struct fh_ring){.fd = -1};
-}
-
+#define fh_ring_open(self) ((void)(self))
 #define fh_ring_close(self) ((void)(self))
 #define fh_ring_send(self, pieces, count) ((void)(self))
 #endif
@@ -169,17 +172,10 @@ fh_ring_open(struct fh_ring *self)
 static inline void
 fh_send_row(struct fh_ring *self, struct fh_piece *pieces, int count)
 {
-    struct iovec parts[2];
-    int pending = 0;
-    for (int i = 0; i < count; i++) {
-        pieces[i].pending
-            = !pieces[i].failure && fh_piece_parts(&pieces[i], parts);
-        pending += pieces[i].pending;
-    }
-    if (self->fd >= 0 && pending > 1)
+    if (count > 1 && self->entries)
         fh_ring_send(self, pieces, count);
-    for (int i = 0; i < count; i++)
-        if (pieces[i].pending)
+    else
+        for (int i = 0; i < count; i++)
             fh_piece_send(&pieces[i]);
 }
 

@@ -51,7 +51,7 @@ cdef extern from "_flusher.h":
 
 cdef extern from "_ring.h":
     struct fh_ring:
-        int fd
+        pass
 
 
 cdef enum:

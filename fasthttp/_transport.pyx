@@ -294,7 +294,6 @@ cdef class Connections:
         if self._rx is NULL or self._tx is NULL:
             raise MemoryError
         fh_flusher_init(&self._flusher)
-        self._ring.fd = -1
         if poller.joins_sends:
             fh_ring_open(&self._ring)
         self.now = fh_monotonic()

@@ -394,18 +394,25 @@ def test_slow_clients_of_many_turns_receive_all_in_order(stack, start, file):
 
 
 def test_answers_arrive_though_the_ring_is_closed(stack, start):
-    """By an application that closes what it has not opened."""
+    """By an application that closes what it has not opened.
+
+    What has its number then is left alone.
+    """
+    assert rings() == []
 
     def close_rings(clients, probe):
         probe.send(b"0")
         for descriptor in rings():
             os.close(descriptor)
+        files.append(stack.enter_context(open(os.devnull)))  # noqa: SIM115
 
-    before = rings()
+    files = []
     clients = Turn(stack, start, close_rings, answer(b"1"), answer(b"2"))
     for at, peer in enumerate(clients.peers):
         assert read_exactly(peer, 1) == b"%d" % at
-    assert rings() == before == []
+    turn(clients.server)
+    assert os.path.samestat(os.fstat(files[0].fileno()), os.stat(os.devnull))
+    assert rings() == []
 
 
 def rings():
@@ -1372,6 +1379,13 @@ def test_what_is_not_watched_any_more_is_not_told(loop, stack):
     connections.set_handler(ours.fileno(), lambda: called.append("again"))
     connections.dispatch(events)
     assert called == []
+
+
+def test_no_room_to_receive(loop):
+    standard_input = os.fstat(0)
+    with pytest.raises(ValueError, match="at least one byte"):
+        Connections(None, loop[0], 0, 0, 0, 0)
+    assert os.path.samestat(os.fstat(0), standard_input)
 
 
 def test_no_descriptor(loop):
