@@ -138,4 +138,6 @@ $(WHEEL)/.installed: $(SOURCES) $(wildcard fasthttp/*.py fasthttp/*.pyi) \
 	@echo "compiling what was trained"
 	@FASTHTTP_PROFILE=use $(PY) -m build --quiet --no-isolation --sdist --wheel
 	@$(PIP) --no-deps --target $(WHEEL) dist/*.whl
+	@# Or the next build in place would take its modules from there.
+	@rm -rf build/lib* build/temp* build/training
 	@touch $@
