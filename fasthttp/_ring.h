@@ -58,7 +58,7 @@ fh_ring_open(struct fh_ring *self)
 {
     struct io_uring_params params = {.flags = 0};
     const unsigned wanted = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_FAST_POLL;
-    int fd = (int)syscall(__NR_io_uring_setup, FH_PIECES, &params);
+    int fd = (int)syscall(__NR_io_uring_setup, FH_ROW, &params);
     if (fd < 0)
         return;
     size_t submissions = params.sq_off.array + params.sq_entries * 4;
@@ -109,12 +109,12 @@ fh_ring_harvest(struct fh_ring *self, struct fh_piece *pieces)
     return (int)(tail - first);
 }
 
-/* Send what is left of up to FH_PIECES pieces. */
+/* Send what is left of up to FH_ROW pieces. */
 static inline void
 fh_ring_send(struct fh_ring *self, struct fh_piece *pieces, int count)
 {
-    struct iovec parts[FH_PIECES][2];
-    struct msghdr messages[FH_PIECES];
+    struct iovec parts[FH_ROW][2];
+    struct msghdr messages[FH_ROW];
     unsigned tail = *self->submitted;
     int waiting = 0, unsubmitted;
     for (int i = 0; i < count; i++) {

@@ -36,7 +36,7 @@ cdef class EpollPoller:
 
 cdef extern from "_flusher.h":
     enum:
-        FH_PIECES
+        FH_ROW
     struct fh_piece:
         int fd
         int flags
@@ -52,10 +52,6 @@ cdef extern from "_flusher.h":
 cdef extern from "_ring.h":
     struct fh_ring:
         pass
-
-
-cdef enum:
-    ROW = 16            # of receives, before their protocols are called
 
 
 cdef struct Part:
@@ -81,7 +77,7 @@ cdef class Connections:
     cdef char *_rx
     cdef Py_ssize_t _rx_size
     cdef Py_ssize_t _rx_used
-    cdef Part _row[ROW]         # what stands there, undelivered
+    cdef Part _row[FH_ROW]       # what stands there, undelivered
     cdef int _row_at, _row_count
     cdef char *_tx
     cdef Py_ssize_t _tx_used

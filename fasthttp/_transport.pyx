@@ -351,7 +351,7 @@ cdef class Connections:
         self._row[self._row_count] = Part(<PyObject *>transport, data, size)
         self._row_count += 1
         self._rx_used += (size + 63) & ~63
-        if self._row_count == ROW or self._rx_used >= ROW_BYTES:
+        if self._row_count == FH_ROW or self._rx_used >= ROW_BYTES:
             self.deliver()
         return 0
 
@@ -570,7 +570,7 @@ cdef class Connections:
         self._current = None
         transport._flags |= WAITING
         self._waiting.append(transport)
-        if len(self._waiting) == FH_PIECES or self._tx_used > HELD_MAX:
+        if len(self._waiting) == FH_ROW or self._tx_used > HELD_MAX:
             self.send_held()
         return 0
 
