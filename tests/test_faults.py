@@ -196,7 +196,7 @@ def test_an_idle_connection_costs_little(stack):
     clients = [site.connect() for _ in range(1000)]
     for client in clients:
         assert client.get("/").status == 200
-    assert (memory(site) - before) / 1000 < 16 * 1024
+    assert (memory(site) - before) / 1000 < 1024
 
 
 def memory(site):
