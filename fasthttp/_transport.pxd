@@ -77,7 +77,7 @@ cdef class Connections:
     cdef char *_rx
     cdef Py_ssize_t _rx_size
     cdef Py_ssize_t _rx_used
-    cdef Part _row[FH_ROW]       # what stands there, undelivered
+    cdef Part _row[FH_ROW]      # what stands there, undelivered
     cdef int _row_at, _row_count
     cdef char *_tx
     cdef Py_ssize_t _tx_used
