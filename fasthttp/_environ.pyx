@@ -398,7 +398,7 @@ cdef object path_info(RequestParser parser, object target):
     cdef Head *head = &parser.head
     cdef const unsigned char *text = parser.at(head.path.start)
     if head.path.size == 0:
-        return "/" if head.has_authority else ""
+        return "/" if head.has_root else ""
     if memchr(text, c"%", head.path.size) is not NULL:
         return _parser.percent_decoded(
             (<const char *>text)[:head.path.size]

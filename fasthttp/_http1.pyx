@@ -698,12 +698,14 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, object headers, long long length
     ) except -1:
         cdef ResponseSerializer out = self.context.serializer
+        # RFC 9110 section 8.6: that a body is left out for HEAD tells
+        # nothing of the length it has for GET.
         out.write_head(
             status, headers, self.parser.head.minor, self.parser.head.is_head,
             self.parser.head.keep_alive and not (
                 (self.draining or self.eof) and self.parser.unread() == 0
                 and not self.transport.has_input()
-            ), length
+            ), -1 if length == 0 and self.parser.head.is_head else length
         )
         self.status = out.status
         self.framing = out.framing

@@ -26,6 +26,7 @@ cdef struct Head:
     Span path           # not decoded; empty for * and authority-form
     Span query
     bint has_authority
+    bint has_root       # an empty path means /
     bint is_head        # the method is HEAD
     bint is_connect
     int minor           # of HTTP/1.x

@@ -183,8 +183,7 @@ cdef class RequestHead:
     @property
     def path(self):
         if self._head.path.size == 0:
-            absolute = self._head.has_authority and not self._head.is_connect
-            return "/" if absolute else ""
+            return "/" if self._head.has_root else ""
         path = self._raw[
             self._head.path.start:self._head.path.start + self._head.path.size
         ]
@@ -841,7 +840,7 @@ cdef class RequestParser:
         self.head.is_connect = is_exactly(
             base, self.head.method.size, b"CONNECT", 7
         )
-        self.head.has_authority = False
+        self.head.has_authority = self.head.has_root = False
         self.head.path = self.head.query = Span(self.head.target.start, 0)
         if fh_find(base, start, end, c"#") < end:
             return self._refuse(400, "a fragment in the request target")
@@ -874,6 +873,11 @@ cdef class RequestParser:
                 <uint32_t>(start - base), <uint32_t>(p - start)
             )
         question = fh_find(base, p, end, c"?")
+        # RFC 9110 section 4.2.3, RFC 9112 section 3.2.4
+        self.head.has_root = self.head.has_authority and not (
+            question == end
+            and is_exactly(base, self.head.method.size, b"OPTIONS", 7)
+        )
         self.head.path = Span(
             <uint32_t>(p - base), <uint32_t>(question - p)
         )

@@ -47,6 +47,8 @@ cdef enum:
     # What a chunk costs besides its bytes.
     CHUNK_COST = 256
     SPILL_WATER = 262144
+    # A file of so many bytes is read at once.
+    COPY_MAX = 16384
 
 # So long a thread may keep the interpreter from those who wait for answers,
 # not counting what it waits for itself.
@@ -430,23 +432,29 @@ cdef class WsgiCall:
         """Let the kernel send a regular file; False if it is none."""
         cdef struct_stat info
         cdef int fd
-        cdef long long offset
+        cdef long long offset, size
         try:
             reader = reader_of(wrapper.filelike)
+            if not reader.readable():
+                return False
+            reader.flush()
             fd = reader.fileno()
             offset = reader.tell()
         except (AttributeError, OSError, ValueError):
             return False
+        # Without blocks: those of /proc and /sys, whose sizes are not true.
         if (
             fstat(fd, &info) < 0 or not S_ISREG(info.st_mode)
-            or offset > info.st_size
+            or info.st_blocks == 0 or offset > info.st_size
         ):
             return False
         self.require_start()
-        self.start(info.st_size - offset)
-        self.emit(WRITE_FILE, (
-            OwnedFile(os.dup(fd)), offset, info.st_size - offset
-        ))
+        size = info.st_size - offset
+        if size <= COPY_MAX:
+            self.emit(RESPOND, os.pread(fd, size, offset))
+            return True
+        self.start(size)
+        self.emit(WRITE_FILE, (OwnedFile(os.dup(fd)), offset, size))
         self.emit(FINISH, None)
         return True
 
@@ -500,6 +508,9 @@ cdef class WsgiCall:
             self.done = True
         if self.thread is None:
             return self.apply(kind, content)
+        if kind == START or kind == RESPOND:
+            # Read in the loop, later; the list stays the application's.
+            self.headers = list(self.headers)
         cdef ThreadPool pool = self.thread.pool
         pool.outbox.append((self, kind, content))
         # Else more follows at once, or the thread's return.
@@ -625,9 +636,10 @@ cdef object reader_of(object filelike):
     """
     reader = getattr(filelike.read, "__self__", None)
     raw = reader
-    if isinstance(reader, (io.BufferedReader, io.BufferedRandom)):
+    if type(reader) in (io.BufferedReader, io.BufferedRandom):
         raw = reader.raw
-    return reader if isinstance(raw, io.FileIO) else None
+    # A class made from one of these may read what it likes.
+    return reader if type(raw) is io.FileIO else None
 
 
 cdef bytes as_bytes(object chunk):

@@ -12,6 +12,7 @@ import itertools
 import logging
 import lzma
 import os
+import pathlib
 import queue
 import random
 import select
@@ -698,6 +699,54 @@ def test_the_list_of_headers_stays_the_applications(connect):
     assert fields == [("X-Test", "1")]
 
 
+def many_at_once(address):
+    """Eight clients ask, then they read: each query and its response."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Connection(address)) for _ in range(8)]
+        for turn in range(50):
+            for at, client in enumerate(clients):
+                client.request(f"/?{turn}-{at}")
+            for at, client in enumerate(clients):
+                yield f"{turn}-{at}", client.response()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda write, body: [body],
+        lambda write, body: [body[:1], body[1:]],
+        lambda write, body: iter([body]),
+        lambda write, body: write(body) or [],
+    ],
+    ids=["one", "two", "iterator", "write"],
+)
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_list_of_headers_that_is_used_again(serve, threads, answer):
+    fields = [("Content-Type", "text/plain"), ("X-Query", "")]
+
+    def app(environ, start_response):
+        query = environ["QUERY_STRING"]
+        fields[1] = ("X-Query", query)
+        write = start_response("200 OK", fields)
+        return answer(write, query.encode())
+
+    for query, got in many_at_once(serve(app, threads=threads)):
+        assert (got.headers["X-Query"], got.body) == (query, query.encode())
+
+
+def test_headers_are_as_they_were_at_the_first_block(connect):
+    def app(environ, start_response):
+        fields = [("X-First", "1")]
+        start_response("200 OK", fields)
+        yield b"body"
+        fields[:] = ["no field"]
+
+    client = connect(app)
+    for _ in range(2):
+        got = client.get()
+        assert (got.headers["X-First"], got.body) == ("1", b"body")
+
+
 def test_no_start_response(connect, errors):
     results = [], [b"body"], [b"a", b"b"], iter([b"body"]), (b"body",), iter([])
     for result in results:
@@ -1012,8 +1061,10 @@ def test_forms_of_a_body_for_head(connect):
     for name, (_, body, framing) in FORMS.items():
         got = client.get("/", f"Form: {name}", method="HEAD")
         assert (name, got.status) == (name, 200)
-        if framing == "length" and body:
-            assert got.headers["Content-Length"] == str(len(body))
+        if framing == "length":
+            # RFC 9110 section 8.6: nothing is no length for HEAD.
+            length = str(len(body)) if body else None
+            assert got.headers.get("Content-Length") == length
     assert client.get("/", "Form: list of one").body == b"body"
 
 
@@ -1619,27 +1670,22 @@ def path(tmp_path):
     return path
 
 
-class Unreadable(io.FileIO):
-    """A file that is not read in Python, as the kernel sends it."""
+class Watched:
+    """Hands out the read() of an open file; knows if that was called."""
 
-    def __init__(self, path):
-        super().__init__(path)
+    def __init__(self, path, offset=0):
+        self.file = path.open("rb")
+        self.offset = self.file.seek(offset)
+        self.read = self.file.read
         self.is_closed = threading.Event()
 
-    def readinto(self, buffer):
-        raise AssertionError("read in Python, not sent by the kernel")
-
-    readall = read = readinto
-
     def close(self):
-        super().close()
+        self.end = os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
+        self.file.close()
         self.is_closed.set()
 
-
-def unreadable(path, offset=0):
-    file = io.BufferedReader(Unreadable(path))
-    file.seek(offset)
-    return file
+    def is_closed_unread(self):
+        return self.is_closed.wait(PATIENCE) and self.end == self.offset
 
 
 def send(open_file, headers=TEXT, size=8192):
@@ -1654,7 +1700,7 @@ def test_a_file_is_sent_by_the_kernel(connect, path):
     opened = []
 
     def open_file():
-        opened.append(unreadable(path))
+        opened.append(Watched(path))
         return opened[-1]
 
     client = connect(by_path(file=send(open_file)))
@@ -1664,18 +1710,19 @@ def test_a_file_is_sent_by_the_kernel(connect, path):
         assert (got.status, got.framing) == (200, "length")
         assert got.body == content
         assert client.get("/").body == b"here"
-    for file in opened:
-        assert file.raw.is_closed.wait(PATIENCE)
+    assert all(file.is_closed_unread() for file in opened)
 
 
 def test_a_file_from_an_offset(connect, path):
     size = path.stat().st_size
-    offset = 0
-    client = connect(send(lambda: unreadable(path, offset)))
-    for offset in (1, 70_000, size - 1, size):
+    opened = []
+    client = connect(send(lambda: opened[-1]))
+    for offset in (1, 70_000, size - 16385, size - 16384, size - 1, size):
+        opened.append(Watched(path, offset))
         got = client.get()
         assert (offset, got.framing) == (offset, "length")
         assert got.body == path.read_bytes()[offset:]
+    assert all(file.is_closed_unread() for file in opened)
 
 
 def test_a_file_that_was_read_from(connect, path):
@@ -1708,16 +1755,16 @@ def test_a_file_and_its_length(connect, path, errors):
 
 
 def test_a_file_for_head(connect, path):
-    file = unreadable(path)
+    file = Watched(path)
     client = connect(by_path(file=send(lambda: file)))
     got = client.get("/file", method="HEAD")
     assert got.headers["Content-Length"] == str(path.stat().st_size)
     assert client.get("/").body == b"here"
-    assert file.raw.is_closed.wait(PATIENCE)
+    assert file.is_closed_unread()
 
 
 def test_a_file_for_http_10(connect, path):
-    client = connect(send(lambda: unreadable(path)))
+    client = connect(send(lambda: Watched(path)))
     client.send(b"GET / HTTP/1.0\r\n\r\n")
     assert client.response().body == path.read_bytes()
     assert client.at_end()
@@ -1792,6 +1839,77 @@ def test_a_temporary_file(connect, kind):
         assert client.get().body == BLOCK[10:]
 
 
+class Shouting(io.FileIO):
+    def read(self, size=-1):
+        return super().read(size).upper()
+
+
+class Backwards(io.BufferedReader):
+    def read(self, size=-1):
+        return super().read(size)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("open_file", "expected"),
+    [
+        (Shouting, b"CONTENT"),
+        (lambda path: Backwards(io.FileIO(path)), b"tnetnoc"),
+    ],
+)
+def test_a_file_of_a_class_of_its_own_is_read(
+    connect, tmp_path, open_file, expected
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert connect(send(lambda: open_file(path))).get().body == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["/proc/version", "/sys/devices/system/cpu/online"]
+)
+def test_a_file_that_the_kernel_makes_is_read(connect, name):
+    """Its size is told as 0 or 4,096."""
+    path = pathlib.Path(name)
+    assert connect(send(lambda: path.open("rb"))).get().body == (
+        path.read_bytes()
+    )
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_what_a_file_has_not_written_yet(connect, tmp_path, size):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+
+    def open_file():
+        file = path.open("r+b")
+        file.readline()
+        file.seek(1)
+        file.write(b"new")
+        file.seek(0)
+        return file
+
+    expected = b"\0new" + bytes(size - 4)
+    assert connect(send(open_file)).get().body == expected
+
+
+def test_a_file_that_cannot_be_read(connect, path, errors):
+    got = connect(send(lambda: io.FileIO(path, "a"))).get()
+    assert (got.status, path.stat().st_size) == (500, len(BLOCK) * 30 + 3)
+    errors.take("not open for reading")
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_small_file_that_the_next_call_writes_anew(serve, tmp_path, threads):
+    path = tmp_path / "report"
+
+    def app(environ, start_response):
+        path.write_text(environ["QUERY_STRING"])
+        return send(lambda: path.open("rb"))(environ, start_response)
+
+    for query, got in many_at_once(serve(app, threads=threads)):
+        assert got.body == query.encode()
+
+
 def test_the_wrapper_is_an_iterable(connect, path):
     """Middleware may take what it wraps apart."""
 
@@ -1834,10 +1952,10 @@ def test_the_wrapper_is_its_own_iterator(connect, path):
 
 def test_a_file_for_a_slow_client(slow, path):
     """The descriptor is held until all is sent, close() or not."""
-    file = unreadable(path)
+    file = Watched(path)
     client = slow(by_path(file=send(lambda: file))).request("/file")
     client.head()
-    assert file.raw.is_closed.wait(PATIENCE)
+    assert file.is_closed_unread()
     content = path.read_bytes()
     path.unlink()
     assert client.exactly(len(content)) == content
@@ -1845,11 +1963,11 @@ def test_a_file_for_a_slow_client(slow, path):
 
 
 def test_a_file_when_the_client_leaves(slow, path):
-    file = unreadable(path)
+    file = Watched(path)
     client = slow(send(lambda: file)).request()
     client.head()
     client.reset()
-    assert file.raw.is_closed.wait(PATIENCE)
+    assert file.is_closed_unread()
 
 
 def test_a_file_that_becomes_shorter(slow, path, errors):
