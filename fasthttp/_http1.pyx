@@ -421,8 +421,11 @@ cdef class HttpProtocol(BaseProtocol):
             return 0
         if self.parser is None:
             self.parser = self.context.take_parser()
+        if self.running:
+            # The program feeds it from within a request.
+            self.parser.keep()
         self.parser.feed(<const unsigned char *>data, size)
-        if self.state < RESPONDING:
+        if self.state < RESPONDING and not self.running:
             return self.run()
         # Ahead of its turn: kept, but no more of it.
         self.parser.keep()
@@ -647,7 +650,9 @@ cdef class HttpProtocol(BaseProtocol):
         request.remote = self.transport.getpeername()
         try:
             self.on_request(request)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             error_log.exception("exception in on_request")
             if self.state == RESPONDING or self.state == STARTED:
                 self.fail_response()

@@ -307,10 +307,11 @@ cdef class Connections:
     def enter(self):
         self._thread = PyThread_get_thread_ident()
         if self._flusher_thread is None:
-            self._flusher_thread = threading.Thread(
+            flusher = threading.Thread(
                 target=self._run_flusher, name="fasthttp-flusher", daemon=True
             )
-            self._flusher_thread.start()
+            flusher.start()
+            self._flusher_thread = flusher
 
     def set_handler(self, int fd, handler):
         if fd < 0:
@@ -488,36 +489,40 @@ cdef class Connections:
             ):
                 due.append(transport)
         for transport in due:
-            if transport._flags & CLOSED:
-                continue
             self.begin(transport)
-            transport.expire()
+            if not transport._flags & CLOSED:
+                transport.expire()
             transport.end()
 
     def drain(self):
         """Ask every protocol to come to its end."""
         cdef Transport transport
         for transport in self.transports():
-            if transport._flags & (CLOSING | CLOSED):
-                continue
             self.begin(transport)
             try:
-                transport._protocol.drain()
+                if not transport._flags & (CLOSING | CLOSED):
+                    transport._protocol.drain()
             except BaseException:
                 transport.fail("on_shutdown")
             transport.end()
 
     def abort(self):
-        """Close every connection at once."""
+        """Close every connection at once; raise what an exit raises then."""
         cdef Transport transport
+        cdef object failure = None
         for transport in self.transports():
             transport._flags |= BROKEN
-            transport.finish()
+            try:
+                transport.finish()
+            except BaseException as error:
+                failure = error
         self.deliver()
         fh_ring_close(&self._ring)
         fh_flusher_end(&self._flusher)
         if self._flusher_thread is not None:
             self._flusher_thread.join()
+        if failure is not None:
+            raise failure
 
     cdef int begin(self, Transport transport) except -1:
         """What it writes until its end() gathers in the shared buffer."""
@@ -575,16 +580,18 @@ cdef class Connections:
         return 0
 
     cdef int send_held(self) except -1:
-        cdef list waiting = self._waiting
         cdef Transport current = self._current
         cdef Transport transport
+        cdef list waiting
         cdef int at = 0
-        if not waiting:
+        if not self._waiting:
             return 0
         if current is not None:
             current.keep_unsent()
+        # Made first: a collection may run finalizers that write.
+        waiting = []
+        waiting, self._waiting = self._waiting, waiting
         fh_flusher_take(&self._flusher, 0)
-        self._waiting = []
         for transport in waiting:
             transport.prepare(&self._flusher.pieces[at])
             at += 1
@@ -906,9 +913,11 @@ cdef class Transport(BaseTransport):
         got = recv(self._fd, data, owner._rx_size, 0)
         if got > 0:
             return owner.add_to_row(self, data, got)
-        # begin() may send for others.
+        # begin() may send for others, and for this one, which may end it.
         failure = errno
         owner.begin(self)
+        if self._flags & (BROKEN | CLOSED):
+            return self.end()
         try:
             self.receive_no_more(got, failure)
         except BaseException:
@@ -917,9 +926,10 @@ cdef class Transport(BaseTransport):
 
     cdef int take(self, const char *data, Py_ssize_t size) except -1:
         """Hand over what was received; others have run since."""
-        if self._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
-            return self.take_late(data, size)
         self._owner.begin(self)
+        if self._flags & (CLOSING | PAUSED | BROKEN | CLOSED):
+            self.take_late(data, size)
+            return self.end()
         try:
             if size:
                 self._protocol.data_received(data, size)
@@ -952,7 +962,7 @@ cdef class Transport(BaseTransport):
             self._deadline = min(
                 self._owner.now + LINGER_IDLE, self._linger_until
             )
-        elif not self._flags & (CLOSING | BROKEN | CLOSED):
+        elif size and not self._flags & (CLOSING | BROKEN | CLOSED):
             self._early = PyBytes_FromStringAndSize(data, size)
         return 0
 
@@ -1089,6 +1099,8 @@ cdef class Transport(BaseTransport):
         self._tail = None
         if piece.failure:
             self._flags |= BROKEN
+        if piece.sent:
+            self._stalled_since = 0
         if piece.sent == piece.size + piece.tail_size or piece.failure:
             return 0
         self._flags |= BLOCKED
@@ -1134,6 +1146,8 @@ cdef class Transport(BaseTransport):
     cdef int enqueue(self, object item, long long size) except -1:
         if self._flags & WAITING:
             self._owner.send_held()
+        if self._flags & CLOSED:
+            return 0
         if self._queue is None:
             self._queue = []
         self._queue.append(item)

@@ -49,6 +49,7 @@ cdef enum:
     SPILL_WATER = 262144
     # A file of so many bytes is read at once.
     COPY_MAX = 16384
+    MAX_TEMPLATES = 64
 
 # So long a thread may keep the interpreter from those who wait for answers,
 # not counting what it waits for itself.
@@ -184,6 +185,9 @@ cdef class WsgiGateway:
             return self._last_template
         template = self._templates.get(address)
         if template is None:
+            if len(self._templates) == MAX_TEMPLATES:
+                # A prefix may be routed here: any address is ours.
+                self._templates.clear()
             template = EnvironTemplate(self._base, address)
             self._templates[address] = template
         self._last_address = address
@@ -325,7 +329,7 @@ cdef class WsgiCall:
     def write(self, data):
         if type(data) is not bytes:
             raise AppError(f"write() wants bytes, not {data!r}")
-        if data:
+        if data and not self.done:
             self.yielded(data)
 
     # Where the application runs: in the loop or a pool thread.
@@ -344,14 +348,18 @@ cdef class WsgiCall:
             if self.iterator is not None:
                 self.step()
         except BaseException as error:
-            error_log.exception("exception in the application")
-            self.emit(FAIL, None)
+            try:
+                error_log.exception("exception in the application")
+            finally:
+                self.emit(FAIL, None)
             if self.thread is None and isinstance(error, KeyboardInterrupt):
                 raise
         finally:
-            if self.done:
-                self.close()
-            PyContext_Exit(self.context)
+            try:
+                if self.done:
+                    self.close()
+            finally:
+                PyContext_Exit(self.context)
         if self.done and self.thread is None:
             protocol = self.protocol
             self.recycle()
@@ -453,8 +461,9 @@ cdef class WsgiCall:
         if size <= COPY_MAX:
             self.emit(RESPOND, os.pread(fd, size, offset))
             return True
+        file = OwnedFile(os.dup(fd))
         self.start(size)
-        self.emit(WRITE_FILE, (OwnedFile(os.dup(fd)), offset, size))
+        self.emit(WRITE_FILE, (file, offset, size))
         self.emit(FINISH, None)
         return True
 
@@ -463,14 +472,14 @@ cdef class WsgiCall:
         iterable = self.iterable
         self.iterable = self.iterator = None
         if type(iterable) is not list:
-            close = getattr(iterable, "close", None)
-            if close is not None:
-                if self.thread is None and self.protocol is not None:
-                    self.protocol.transport.flush_soon()
-                try:
+            try:
+                close = getattr(iterable, "close", None)
+                if close is not None:
+                    if self.thread is None and self.protocol is not None:
+                        self.protocol.transport.flush_soon()
                     close()
-                except BaseException:
-                    error_log.exception("exception in close() of a response")
+            except BaseException:
+                error_log.exception("exception in close() of a response")
         if self.body is not None:
             self.body.close()
         return 0
@@ -485,7 +494,7 @@ cdef class WsgiCall:
     cdef int recycle(self) except -1:
         """Serve the next request too, unless somebody still holds on."""
         self.release_body()
-        self.protocol = None
+        self.protocol = self.environ = None
         if (
             self.gateway._spare is None
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
@@ -521,7 +530,9 @@ cdef class WsgiCall:
     cdef int deliver(self, Output kind, object content) except -1:
         try:
             return self.apply(kind, content)
-        except (AppError, OSError):
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             error_log.exception("exception in the application")
             return self.apply(FAIL, None)
 
@@ -621,9 +632,11 @@ cdef class WsgiCall:
             self.parked = False
             if self.thread is None:
                 transport = self.enter()
-                self.run()
-                if transport is not None:
-                    transport.leave()
+                try:
+                    self.run()
+                finally:
+                    if transport is not None:
+                        transport.leave()
             else:
                 self.gateway.pool.resume(self)
 
@@ -682,7 +695,11 @@ cdef class PoolThread:
             if call is None:
                 return
             while call is not None:
-                call.run()
+                try:
+                    call.run()
+                except BaseException:
+                    # A logger may fail, too; the thread must not end.
+                    sys.excepthook(*sys.exc_info())
                 done = call
                 call = self.next_call() if self.has_time() else None
                 pool.returned(done, self if call is None else None)
@@ -735,7 +752,13 @@ cdef class ThreadPool:
         self.waiting = deque()
         self.calls = set()
         self.outbox = deque()
-        self.threads = [PoolThread(self, at + 1) for at in range(count)]
+        self.threads = []
+        try:
+            for at in range(count):
+                self.threads.append(PoolThread(self, at + 1))
+        except BaseException:
+            self.close()
+            raise
         self.idle = list(self.threads)
 
     # In a thread.
@@ -811,6 +834,10 @@ cdef class ThreadPool:
         cdef object loop = call.loop
         try:
             if call.done:
+                if call.protocol is not None:
+                    # It could not even be told that it failed.
+                    call.protocol.transport.abort()
+                    call.protocol.call = None
                 self.calls.discard(call)
                 call.release_body()
                 call.let_go()

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import importlib
 import logging
+import os
 import re
 import socket
 import threading
@@ -95,6 +96,7 @@ class Server:
         self._urls: list[str] = []
         self._worker: Worker | None = None
         self._loop_thread: threading.Thread | None = None
+        self._pid = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._stopped.set()
@@ -144,6 +146,8 @@ class Server:
         """
         atexit.unregister(self.stop)
         if self._worker is None or not self.running:
+            return
+        if self._pid != os.getpid():  # forked: the loop is the parent's
             return
         self._worker.stop(timeout)
         if self._loop_thread is not threading.current_thread():
@@ -203,6 +207,7 @@ class Server:
                 self.app, self.config, self.sockets, access_log=log
             )
             opened.pop_all()
+            self._pid = os.getpid()
             self._stopped.clear()
             return self._worker
 

@@ -40,7 +40,8 @@ class UnixListener(socket.socket):
     def close(self) -> None:
         if self.owner == os.getpid():
             self.owner = 0
-            with contextlib.suppress(FileNotFoundError):
+            # It may be gone, or in a directory that is not ours any more.
+            with contextlib.suppress(OSError):
                 if _identity(self.path) == self.identity:
                     os.unlink(self.path)
         super().close()
@@ -87,7 +88,10 @@ def refuse_new_clients(listeners: Iterable[socket.socket]) -> float:
     """
     if sys.platform != "linux":
         return 0
-    import ctypes
+    try:
+        import ctypes
+    except (ImportError, OSError):  # no library, or no descriptor is free
+        return 0
 
     # Of the TCP header's byte 13: SYN without ACK is dropped.
     code = [

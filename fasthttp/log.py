@@ -68,7 +68,7 @@ class AccessLog:
             try:
                 stream.write(line)
                 stream.flush()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: closed
                 if not broken:
                     _log.error("cannot write the access log: %s", error)
                 broken = True

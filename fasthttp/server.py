@@ -237,12 +237,12 @@ class AsyncSocketServer:
         self._looping = True
         restore = self._catch_signals()
         connections = self._connections
-        connections.enter()
         poll, dispatch = self._poller.poll, connections.dispatch
         flush, calls = connections.flush, self._calls
         events = Events(MAX_EVENTS)
         until = 0.0
         try:
+            connections.enter()
             # CPython 3.11 specialises no loop that ends in its condition:
             # measured, 700 instructions a turn.
             while True:
@@ -308,12 +308,14 @@ class AsyncSocketServer:
             # accept_clients() comes back here when its turn is over.
             self.call_soon_threadsafe(self._stop)
             return
-        self._connections.abort()
-        close_listeners(self.sockets)
-        if self._wake_read.fileno() >= 0:
-            self._wake_read.close()
-            self._wake_write.close()
-            self._poller.close()
+        try:
+            self._connections.abort()
+        finally:
+            close_listeners(self.sockets)
+            if self._wake_read.fileno() >= 0:
+                self._wake_read.close()
+                self._wake_write.close()
+                self._poller.close()
 
     def _stop(self) -> None:
         self._running = False
@@ -431,6 +433,10 @@ class AsyncSocketServer:
             log.exception("exception in %r", callback)
 
     def _drain(self, timeout: float | None) -> None:
+        if timeout == 0:
+            self._stop()
+        elif timeout is not None:
+            self.call_later(timeout, self._cut)
         if not self.draining:
             self.draining = True
             self._connections.notify_closed = False
@@ -441,10 +447,6 @@ class AsyncSocketServer:
                 self.call_later(
                     refuse_new_clients(self.sockets), self._accept_last
                 )
-        if timeout == 0:
-            self._stop()
-        elif timeout is not None:
-            self.call_later(timeout, self._cut)
 
     def _accept_last(self) -> None:
         for listener in self.sockets:

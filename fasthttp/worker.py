@@ -74,13 +74,14 @@ class Worker:
         `signals`, SIGTERM and the first SIGINT stop gracefully, a second
         SIGINT and SIGQUIT at once; only for the main thread.
         """
-        self.gateway.start()
         with self._handlers() if signals else contextlib.nullcontext():
             try:
+                self.gateway.start()
                 if on_ready is not None:
                     on_ready()
                 self.server.accept_clients()
             finally:
+                self.server.close()
                 # an application may go on though its client has left
                 left = self._deadline - time.monotonic()
                 self.gateway.close(max(0.0, left))
