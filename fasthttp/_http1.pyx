@@ -653,7 +653,9 @@ cdef class HttpProtocol(BaseProtocol):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            error_log.exception("exception in on_request")
+            error_log.exception(
+                "exception in on_request: %s %s", request.method, request.target
+            )
             if self.state == RESPONDING or self.state == STARTED:
                 self.fail_response()
                 self.next_request()

@@ -929,6 +929,20 @@ def test_a_fault_within_an_answer_that_only_a_reset_can_tell(error_log):
     assert connection.trans.ended == "abort"
 
 
+class Cancelled(BaseException):
+    pass
+
+
+def test_a_fault_that_is_no_exception(error_log):
+    def answer(self, request):
+        raise Cancelled
+
+    connection = Connection(answering(answer)).feed(GET + GET)
+    assert [each.status for each in connection.responses()] == [500] * 2
+    assert connection.trans.ended is None
+    assert error_log.messages == ["exception in on_request: GET /"] * 2
+
+
 def test_a_fault_after_the_answer(error_log):
     def answer(self, request):
         self.respond(200, [], b"whole")
@@ -985,6 +999,22 @@ def test_less_than_the_content_length_closes(error_log, parts):
     assert connection.trans.ended in ("close", "linger")
     assert len(connection.requests) == 1
     assert "less than its Content-Length" in error_log.messages[0]
+
+
+def test_bytes_that_come_from_within_a_request():
+    """A program may have received some elsewhere; they come behind."""
+
+    def answer(self, request):
+        self.respond(200, [], request.target.encode())
+        if request.target == "/":
+            more = GET.replace(b"/ ", b"/more ")
+            self.on_data_received(more[:5])
+            self.on_data_received(more[5:])
+
+    second = GET.replace(b"/ ", b"/second ")
+    connection = Connection(answering(answer)).feed(GET + second)
+    bodies = [each.body for each in connection.responses()]
+    assert bodies == [b"/", b"/second", b"/more"]
 
 
 def test_a_head_may_tell_the_length_of_what_is_not_sent(error_log):

@@ -493,6 +493,27 @@ def test_what_is_no_protocol_is_refused(start, client, error_log):
     assert "not a BaseProtocol" in str(error_log.records[0].exc_info[1])
 
 
+def test_an_exit_while_all_are_closed(stack):
+    def leave(probe):
+        raise SystemExit(3)
+
+    probes = Probes(overriding("on_connection_closed", leave))
+    server = AsyncSocketServer("127.0.0.1", 0, probes)
+    peers = []
+
+    def clients():
+        for _ in range(3):
+            peers.append(stack.enter_context(connect(server.port)))
+            probes.next().wait_for("new")
+        server.close()
+
+    with pytest.raises(SystemExit):
+        on_main_thread(server, clients)
+    assert server.socket.fileno() == -1
+    for peer in peers:
+        assert read_all(peer) == b""
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
 def test_an_exception_that_is_no_exception(start, client, error_log, error):
     class Cancelled(Echo):
@@ -779,6 +800,33 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
     in_loop(server, probe.finish)
     assert read_all(peer) == bytes(1 << 24)
     probe.wait_for("closed")
+
+
+def test_shutdown_where_the_kernel_cannot_be_told(monkeypatch, start, client):
+    """It cannot drop new clients, as for want of a descriptor."""
+
+    class Staying(Echo):
+        def on_shutdown(self):
+            pass
+
+    server = start(Staying)
+    peer = client(server)
+    peer.sendall(b"x")
+    assert read_exactly(peer, 1) == b"x"
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    server.shutdown(0.01)
+    assert read_all(peer) == b""
+
+
+def test_a_flusher_that_cannot_be_started(monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    server = AsyncSocketServer("127.0.0.1", 0, Echo)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        server.accept_clients()
+    assert server.socket.fileno() == -1
 
 
 def test_shutdown_of_an_idle_server_returns(start):

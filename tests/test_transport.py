@@ -445,6 +445,41 @@ def test_a_client_leaves_while_its_answer_is_held(stack, start):
     assert read_exactly(clients.peers[1], 4) == b"mine"
 
 
+@pytest.mark.parametrize("kind", ["data", "end"])
+def test_a_greeted_client_leaves_in_the_turn_that_hears_it(stack, start, kind):
+    """Its greeting is sent, in vain, just before its hook would run."""
+    probes = Probes(overriding("on_new_connection", lambda p: p.send(b"hi")))
+    server = start(probes)
+    other = stack.enter_context(connect(server.port))
+    probes.next()
+    for _ in range(3):
+        with halted(server):
+            other.sendall(b"a second event")
+            for _ in range(4):
+                peer = connect(server.port)
+                if kind == "data":
+                    peer.sendall(b"x")
+                else:
+                    peer.shutdown(socket.SHUT_WR)
+                reset(peer)
+        for _ in range(4):
+            probes.next().wait_for("closed")
+    assert read_exactly(other, 2) == b"hi"
+
+
+def test_what_is_sent_to_a_client_that_has_left_is_not_counted(stack, start):
+    def answer_in_vain(clients, probe):
+        probe.send(b"held")
+        break_pipe(probe)
+
+    def send_more(clients, probe):
+        clients.probes[0].send(b"more")
+
+    clients = Turn(stack, start, answer_in_vain, send_more)
+    clients.probes[0].wait_for("closed")
+    assert in_loop(clients.server, lambda: clients.server._connections.held) == 0
+
+
 # What is received for several clients of one turn, before their hooks run.
 
 

@@ -4,6 +4,7 @@ import bz2
 import contextlib
 import contextvars
 import ctypes
+import errno
 import functools
 import gc
 import gzip
@@ -22,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import weakref
 from wsgiref.validate import validator
 
 import pytest
@@ -1660,6 +1663,116 @@ def test_interrupt_in_a_thread_is_an_error_like_any_other(errors):
             assert client.get("/").body == b"here"
 
 
+class Unclosable:
+    """A proxy that is bound to nothing when it is to be closed."""
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+
+    def __iter__(self):
+        return iter(self.blocks)
+
+    @property
+    def close(self):
+        raise RuntimeError("bound to nothing")
+
+
+@pytest.mark.parametrize(
+    "blocks", [[b"body"], [BLOCK, BLOCK, b"end"]], ids=["small", "parked"]
+)
+def test_close_that_cannot_be_looked_up(connect, errors, blocks):
+    secret = contextvars.ContextVar("secret", default=None)
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(secret.get())
+        secret.set(environ["PATH_INFO"])
+        start_response("200 OK", TEXT)
+        return Unclosable(blocks)
+
+    client = connect(by_path(bad=app))
+    for _ in range(3):
+        assert client.get("/bad").body == b"".join(blocks)
+        errors.take("bound to nothing")
+        assert client.get("/").body == b"here"
+    assert seen == [None, None, None]
+
+
+def test_write_after_the_end(connect):
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        body = Body(b"body")
+        body.close = lambda: write(b"late")
+        return body
+
+    client = connect(app)
+    for _ in range(3):
+        assert client.get().body == b"body"
+
+
+class Detached:
+    def __repr__(self):
+        raise RuntimeError("bound to no session")
+
+
+@pytest.mark.parametrize("body", [list, iter, lambda blocks: Body(*blocks)])
+def test_headers_that_cannot_even_be_shown(serve, errors, body):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def bad(environ, start_response):
+        start_response("200 OK", [("X-User", Detached())])
+        return body([b"never ", b"sent"])
+
+    def slow(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"slow"]
+
+    address = serve(by_path(bad=bad, slow=slow), threads=2)
+    with Connection(address) as client, Connection(address) as other:
+        for _ in range(3):
+            assert client.get("/bad").status == 500
+            errors.take("bound to no session")
+        other.request("/slow")
+        assert entered.wait(PATIENCE)
+        client.reset()
+        go_on.set()
+        assert other.response().body == b"slow"
+
+
+def test_nothing_is_left_of_a_call_that_failed(connect, errors):
+    freed = threading.Event()
+
+    class Kept:
+        pass
+
+    def app(environ, start_response):
+        environ["kept"] = Kept()
+        weakref.finalize(environ["kept"], freed.set)
+        # The log keeps the frame.
+        del environ
+        raise ValueError("on purpose")
+
+    client = connect(app)
+    assert client.get("/a?b").status == 500
+    errors.take("application: GET /a?b")
+    assert freed.wait(PATIENCE)
+
+
+def test_many_addresses_of_the_server(serve):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [environ["SERVER_NAME"].encode()]
+
+    _, port = serve(app, bind="0.0.0.0:0", port=None)
+    for _ in range(2):
+        for number in range(1, 100):
+            address = f"127.0.0.{number}"
+            with Connection((address, port)) as client:
+                assert client.get().body == address.encode()
+
+
 # wsgi.file_wrapper
 
 
@@ -1910,6 +2023,16 @@ def test_a_small_file_that_the_next_call_writes_anew(serve, tmp_path, threads):
         assert got.body == query.encode()
 
 
+def test_a_file_without_a_descriptor_left(connect, path, errors, monkeypatch):
+    def no_more(fd):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    client = connect(send(lambda: path.open("rb")))
+    monkeypatch.setattr(os, "dup", no_more)
+    assert client.get().status == 500
+    errors.take("too many open files")
+
+
 def test_the_wrapper_is_an_iterable(connect, path):
     """Middleware may take what it wraps apart."""
 
@@ -1979,6 +2102,30 @@ def test_a_file_that_becomes_shorter(slow, path, errors):
 
 
 # Threads and contexts
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_stream_that_waits_between_its_blocks_lets_others_in(serve, threads):
+    blocks = []
+    answered = threading.Event()
+
+    def stream(environ, start_response):
+        start_response("200 OK", TEXT)
+        while not answered.is_set() and len(blocks) < 400:
+            time.sleep(0.006)
+            blocks.append(b"x")
+            yield b"x"
+
+    def app(environ, start_response):
+        answered.set()
+        start_response("200 OK", TEXT)
+        return []
+
+    address = serve(by_path(stream=stream, end=app), threads=threads)
+    with Connection(address) as reader, Connection(address) as client:
+        reader.request("/stream").head()
+        assert client.get("/end").status == 200
+        assert len(blocks) < 100
 
 
 def test_one_slow_request_does_not_delay_others():
