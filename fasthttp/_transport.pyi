@@ -1,6 +1,7 @@
 """Non-blocking connections: receive, queue, flush, close."""
 
 from collections.abc import Callable
+from socket import socket
 from typing import Any, ClassVar, final
 
 from ._protocol import BaseTransport
@@ -109,8 +110,8 @@ class Connections:
     def transports(self) -> list[Transport]:
         """The open connections."""
 
-def wake(fd: int) -> None:
-    """Make the loop's end of a socket pair readable; -1: it has ended."""
+def wake(sock: socket) -> None:
+    """Make the other end of a socket pair readable, unless it is closed."""
 
 def sleep_again(fd: int) -> None:
     """Take what `wake` has sent."""

@@ -616,7 +616,10 @@ cdef class Connections:
         ]
 
 
-def wake(int fd):
+def wake(sock):
+    # Looked up here, as between two lines of Python the loop may close it and
+    # the number be somebody else's.
+    cdef int fd = sock.fileno()
     # Full, it wakes the loop as well. It never blocks: the GIL is kept, or
     # it would have to be waited for, as the loop is up by then.
     send(fd, b"\0", 1, MSG_NOSIGNAL)

@@ -1,6 +1,7 @@
 """WSGI (PEP 3333) on HttpProtocol: in the loop, or in a pool of threads."""
 
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any, final
 from wsgiref.types import WSGIApplication
 
@@ -53,6 +54,9 @@ class WsgiGateway:
     ) -> HttpProtocol: ...
     def start(self) -> None:
         """Start the threads, if the configuration asks for any."""
+
+    def has_thread(self, thread: Thread) -> bool:
+        """Does `thread` run the application?"""
 
     def close(self, timeout: float | None = None) -> None:
         """End the threads; wait at most `timeout` seconds."""

@@ -176,6 +176,9 @@ cdef class WsgiGateway:
         if self.config.threads and self.pool is None:
             self.pool = ThreadPool(self.config.threads)
 
+    def has_thread(self, thread):
+        return self.pool is not None and self.pool.has_thread(thread)
+
     def close(self, timeout=None):
         if self.pool is not None:
             self.pool.close(timeout)
@@ -276,6 +279,7 @@ cdef enum Output:
     FINISH = 5
     FAIL = 6
     RETURN = 7      # of run(); the thread, if it rests
+    END = 8         # of the last run()
 
 
 @cython.final
@@ -775,6 +779,13 @@ cdef class ThreadPool:
             raise
         self.idle = list(self.threads)
 
+    cdef bint has_thread(self, object thread):
+        cdef PoolThread each
+        for each in self.threads:
+            if each.thread is thread:
+                return True
+        return False
+
     # In a thread.
 
     cdef int begin(self, WsgiCall call, PoolThread thread) except -1:
@@ -783,7 +794,8 @@ cdef class ThreadPool:
         return 0
 
     cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
-        self.outbox.append((call, RETURN, resting))
+        # As long as it is this thread's to say.
+        self.outbox.append((call, END if call.done else RETURN, resting))
         return self.tell(call.loop)
 
     cdef int tell(self, object loop) except -1:
@@ -831,23 +843,25 @@ cdef class ThreadPool:
                         transport.leave()
                     transport = call.enter()
                     last = call
-                if kind != RETURN:
+                if kind < RETURN:
                     call.deliver(kind, content)
                     continue
                 if transport is not None:
                     transport.leave()
                 last = transport = None
-                self.take_back(call, content)
+                self.take_back(call, content, kind == END)
         finally:
             if transport is not None:
                 transport.leave()
-            if self.outbox:
+            if self.outbox and call is not None:
                 self.tell(call.loop)
 
-    cdef int take_back(self, WsgiCall call, PoolThread resting) except -1:
+    cdef int take_back(
+        self, WsgiCall call, PoolThread resting, bint ended
+    ) except -1:
         cdef object loop = call.loop
         try:
-            if call.done:
+            if ended:
                 if call.protocol is not None:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()

@@ -269,7 +269,7 @@ class AsyncSocketServer:
         self._calls.append((callback, args))
         if not self._woken:
             self._woken = True
-            wake(self._wake_write.fileno())
+            wake(self._wake_write)
 
     def open_soon(self, gate: Gate) -> None:
         """Open `gate` when the loop lets go of the interpreter.

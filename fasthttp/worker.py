@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
@@ -52,6 +53,7 @@ class Worker:
         )
         self._interrupts = 0
         self._deadline = 0.0
+        self._thread: threading.Thread | None = None
 
     def announce(self) -> None:
         """Log the version, the process and the URL of each socket."""
@@ -74,6 +76,7 @@ class Worker:
         `signals`, SIGTERM and the first SIGINT stop gracefully, a second
         SIGINT and SIGQUIT at once; only for the main thread.
         """
+        self._thread = threading.current_thread()
         with self._handlers() if signals else contextlib.nullcontext():
             try:
                 self.gateway.start()
@@ -85,6 +88,11 @@ class Worker:
                 # an application may go on though its client has left
                 left = self._deadline - time.monotonic()
                 self.gateway.close(max(0.0, left))
+
+    def serves_here(self) -> bool:
+        """Is this the loop's thread or one that runs the application?"""
+        thread = threading.current_thread()
+        return thread is self._thread or self.gateway.has_thread(thread)
 
     def stop(self, timeout: float | None = None) -> None:
         """Finish open requests, then end `run()`; from any thread.
