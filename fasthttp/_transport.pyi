@@ -110,6 +110,9 @@ class Connections:
     def transports(self) -> list[Transport]:
         """The open connections."""
 
+def monotonic() -> float:
+    """The time of deadlines, in seconds; time.monotonic may be another's."""
+
 def wake(sock: socket) -> None:
     """Make the other end of a socket pair readable, unless it is closed."""
 

@@ -616,6 +616,10 @@ cdef class Connections:
         ]
 
 
+def monotonic():
+    return fh_monotonic()
+
+
 def wake(sock):
     # Looked up here, as between two lines of Python the loop may close it and
     # the number be somebody else's.

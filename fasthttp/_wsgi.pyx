@@ -688,6 +688,7 @@ cdef class PoolThread:
     cdef Gate gate              # opened once there is a call
     cdef object own             # calls that only this thread may run
     cdef bint had_own
+    cdef int open               # calls that only it may end
     cdef double until           # when to look for how long it has run
     cdef double enough          # processor time, then it rests
     cdef object thread
@@ -791,6 +792,7 @@ cdef class ThreadPool:
     cdef int begin(self, WsgiCall call, PoolThread thread) except -1:
         self.calls.add(call)
         call.thread = thread
+        thread.open += 1
         return 0
 
     cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
@@ -807,11 +809,19 @@ cdef class ThreadPool:
     # In the loop.
 
     cdef int submit(self, WsgiCall call) except -1:
-        if self.idle:
-            self.assign(self.idle.pop(), call)
-        else:
+        cdef PoolThread thread
+        cdef Py_ssize_t at = len(self.idle)
+        if at == 0:
             self.waiting.append(call)
-        return 0
+            return 0
+        # One to which no stream will come back, if there is such.
+        while at > 0:
+            at -= 1
+            thread = self.idle[at]
+            if thread.open == 0:
+                break
+        del self.idle[at]
+        return self.assign(thread, call)
 
     cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
         self.begin(call, thread)
@@ -867,6 +877,7 @@ cdef class ThreadPool:
                     call.protocol.transport.abort()
                     call.protocol.call = None
                 self.calls.discard(call)
+                call.thread.open -= 1
                 call.release_body()
                 call.let_go()
                 call.thread = None

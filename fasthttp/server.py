@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from ._transport import (
     Connections,
     EpollPoller,
     Events,
+    monotonic,
     sleep_again,
     wake,
 )
@@ -46,6 +46,7 @@ MAX_ACCEPTS = 256
 MAX_BACKLOG = 65535
 SWEEP_INTERVAL = 0.25
 ACCEPT_PAUSE = 1.0
+ACCEPT_LAST_PAUSE = 0.05
 WARN_INTERVAL = 60.0
 UNSENT_BYTES = 1048576
 
@@ -59,6 +60,7 @@ class SelectorPoller:
         import selectors
 
         self._selector = selectors.DefaultSelector()
+        self._first = 0
 
     def register(self, fd: int, mask: int) -> None:
         self.unregister(fd)
@@ -74,9 +76,13 @@ class SelectorPoller:
     def poll(self, until: float, events: Events) -> None:
         timeout = None
         if until < math.inf:
-            timeout = max(until - time.monotonic(), 0.0)
+            timeout = max(until - monotonic(), 0.0)
         ready = self._selector.select(timeout)
         events.clear()
+        if len(ready) > MAX_EVENTS:
+            # Those that had no room the last time come first.
+            self._first = (self._first + MAX_EVENTS) % len(ready)
+            ready = ready[self._first :] + ready[: self._first]
         for key, found in ready:
             events.add(key.fd, (found & 1) * READABLE | (found >> 1) * WRITABLE)
 
@@ -185,6 +191,8 @@ class AsyncSocketServer:
     ) -> None:
         self.sockets = sockets
         self.socket = sockets[0]
+        # Whose client took the last place comes last when there are others.
+        self._turns = list(sockets)
         name = self.socket.getsockname()
         self.host, self.port = name[:2] if isinstance(name, tuple) else ("", 0)
         self.prot = prot
@@ -287,7 +295,7 @@ class AsyncSocketServer:
     ) -> TimerHandle:
         """Run `callback(*args)` in `seconds`; from the loop's thread."""
         handle = TimerHandle(callback, args)
-        due = time.monotonic() + seconds
+        due = monotonic() + seconds
         heapq.heappush(self._timers, (due, next(self._timer_ids), handle))
         self._due = min(self._due, due)
         return handle
@@ -326,10 +334,10 @@ class AsyncSocketServer:
 
     def _listen(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0 and listener not in self._listening:
-            self._listening[listener] = listener.fileno()
             self._watch(
                 listener.fileno(), lambda: self._on_acceptable(listener)
             )
+            self._listening[listener] = listener.fileno()
 
     def _unlisten(self, listener: socket.socket) -> None:
         if listener in self._listening:
@@ -341,8 +349,16 @@ class AsyncSocketServer:
     def _listen_all(self) -> None:
         if not self.draining:
             self._connections.notify_closed = False
-            for listener in self.sockets:
-                self._listen(listener)
+            try:
+                for listener in self._turns:
+                    self._listen(listener)
+            except OSError as error:
+                self._warn_seldom(
+                    "cannot listen again: %s; trying in %g s",
+                    error.strerror,
+                    ACCEPT_PAUSE,
+                )
+                self.call_later(ACCEPT_PAUSE, self._listen_all)
 
     def _room(self) -> int:
         if not self._max_connections or self.draining:
@@ -369,6 +385,8 @@ class AsyncSocketServer:
             )
         for each in self.sockets:
             self._unlisten(each)
+        self._turns.remove(listener)
+        self._turns.append(listener)
         self._connections.notify_closed = not self.draining
 
     def _accept(self, listener: socket.socket, most: int) -> int:
@@ -379,7 +397,7 @@ class AsyncSocketServer:
 
     def _warn_seldom(self, message: str, *args: Any) -> None:
         """What lasts is told at most once in WARN_INTERVAL seconds."""
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._warned.get(message, -math.inf) + WARN_INTERVAL:
             self._warned[message] = now
             log.warning(message, *args)
@@ -449,10 +467,16 @@ class AsyncSocketServer:
                 )
 
     def _accept_last(self) -> None:
-        for listener in self.sockets:
-            if listener.fileno() >= 0:
-                self._accept(listener, MAX_BACKLOG)
-        self._close_listeners()
+        failures = [
+            self._accept(listener, MAX_BACKLOG)
+            for listener in self.sockets
+            if listener.fileno() >= 0
+        ]
+        if any(failures) and self._connections.count:
+            # Those that are open may leave what it takes.
+            self.call_later(ACCEPT_LAST_PAUSE, self._accept_last)
+        else:
+            self._close_listeners()
 
     def _close_listeners(self) -> None:
         for listener in self.sockets:

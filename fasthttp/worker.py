@@ -19,6 +19,8 @@ from .log import ERROR_LOGGER
 from .server import AsyncSocketServer
 
 _log = logging.getLogger(ERROR_LOGGER)
+# So long, at least, threads have to call close() of what was cut off.
+CLOSE_SECONDS = 0.25
 
 
 class Worker:
@@ -87,7 +89,7 @@ class Worker:
                 self.server.close()
                 # an application may go on though its client has left
                 left = self._deadline - time.monotonic()
-                self.gateway.close(max(0.0, left))
+                self.gateway.close(max(CLOSE_SECONDS, left))
 
     def serves_here(self) -> bool:
         """Is this the loop's thread or one that runs the application?"""

@@ -1,6 +1,7 @@
 """The loop, and what was wrong with the server it grew from."""
 
 import asyncio
+import errno
 import gc
 import os
 import resource
@@ -57,9 +58,9 @@ def stack():
 def start(stack):
     """Starts a server for a protocol, on a free port, in a thread."""
 
-    def start(prot, **options):
+    def start(prot, cls=AsyncSocketServer, **options):
         return stack.enter_context(
-            serving(AsyncSocketServer("127.0.0.1", 0, prot, **options))
+            serving(cls("127.0.0.1", 0, prot, **options))
         )
 
     return start
@@ -1273,6 +1274,94 @@ def test_max_connections_under_overload_is_logged_seldom(stack, error_log):
             assert read_exactly(peer, 1) == b"x"
     limits = [text for text in error_log.messages if "limit of 1" in text]
     assert len(limits) == 1
+
+
+def test_at_the_limit_every_listener_gets_its_turn(stack):
+    probes = Probes()
+    listeners = [listen(), listen()]
+    ports = [each.getsockname()[1] for each in listeners]
+    server = stack.enter_context(
+        serving(
+            AsyncSocketServer.from_sockets(listeners, probes, max_connections=1)
+        )
+    )
+    peer = stack.enter_context(connect(ports[0]))
+    probes.next()
+    waiting = [stack.enter_context(connect(port)) for port in ports * 2]
+    for name in b"abcd":
+        waiting[name - ord("a")].sendall(bytes([name]))
+    order = b""
+    for _ in waiting:
+        peer.close()
+        probe = probes.next()
+        probe.wait_for("data")
+        order += probe.received
+        peer = waiting[probe.received[0] - ord("a")]
+    assert order == b"badc"
+    assert in_loop(server, lambda: server._connections.count) == 1
+
+
+def test_listening_again_that_fails_is_tried_again(
+    monkeypatch, stack, error_log
+):
+    monkeypatch.setattr(server_module, "ACCEPT_PAUSE", 0.05)
+    probes = Probes()
+    server = stack.enter_context(
+        serving(
+            AsyncSocketServer.from_sockets(
+                [listen()], probes, max_connections=1
+            )
+        )
+    )
+    peer = stack.enter_context(connect(server.port))
+    probes.next()
+    # It is not listened to any more.
+    in_loop(server, lambda: None)
+    register = server._poller.register
+
+    def fail(fd, mask):
+        monkeypatch.setattr(server._poller, "register", register)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(server._poller, "register", fail, raising=False)
+    peer.close()
+    error_log.wait_for("cannot listen again: No space left")
+    with connect(server.port):
+        probes.next()
+
+
+def test_a_stop_waits_for_descriptors_to_take_the_backlog(
+    start, client, no_more_descriptors
+):
+    class Staying(Echo):
+        def on_shutdown(self):
+            pass
+
+    failed = threading.Event()
+
+    class Noting(AsyncSocketServer):
+        def _accept(self, listener, most):
+            failure = super()._accept(listener, most)
+            if failure and self.draining:
+                failed.set()
+            return failure
+
+    probes = Probes(Staying)
+    server = start(probes, cls=Noting)
+    first = client(server)
+    probes.next()
+    with halted(server):
+        waiting = [client(server) for _ in range(3)]
+        for peer in waiting:
+            peer.sendall(b"hello")
+        server.shutdown(PATIENCE)
+        allow = no_more_descriptors()
+    assert failed.wait(PATIENCE)
+    allow()
+    for peer in waiting:
+        assert read_exactly(peer, 5) == b"hello"
+        peer.close()
+    first.close()
 
 
 # Nothing is held on to.

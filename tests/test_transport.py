@@ -1398,6 +1398,26 @@ def test_what_has_no_room_comes_with_the_next_poll(loop, stack):
     assert len(called) == 3
 
 
+def test_those_that_are_always_ready_leave_others_their_turn(
+    monkeypatch, loop, stack
+):
+    monkeypatch.setattr(server_module, "MAX_EVENTS", 2)
+    poller, connections = loop
+    called = []
+    for number in range(5):
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        poller.register(ours.fileno(), 1)
+        connections.set_handler(
+            ours.fileno(), lambda number=number: called.append(number)
+        )
+        theirs.send(b"x")
+    events = Events(2)
+    for _ in range(10):
+        poller.poll(math.inf, events)
+        connections.dispatch(events)
+    assert sorted(called) == sorted([*range(5)] * 4)
+
+
 def test_what_is_not_watched_any_more_is_not_told(loop, stack):
     poller, connections = loop
     called = []

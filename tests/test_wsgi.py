@@ -2309,6 +2309,51 @@ def test_where_the_application_runs(connect, threads):
 variable = contextvars.ContextVar("variable", default="default")
 
 
+def test_a_stream_goes_on_though_others_keep_their_threads(slow):
+    """What comes while it waits for its client gets another thread."""
+    entered, go_on = threading.Event(), threading.Event()
+    body = Body(*[BLOCK] * 40)
+
+    def keep(environ, start_response):
+        entered.set()
+        assert go_on.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [b"kept"]
+
+    client = slow(by_path(stream=answer(body), keep=keep), threads=2)
+    client.request("/stream").head()
+    asked = None
+    while body.asked != asked:
+        asked = body.asked
+        time.sleep(0.05)
+    with Connection(client.socket.getpeername()) as other:
+        other.request("/keep")
+        assert entered.wait(PATIENCE)
+        for _ in range(40):
+            assert client.chunk() == BLOCK
+        go_on.set()
+        assert other.response().body == b"kept"
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_close_at_a_stop_that_does_not_wait(threads):
+    class Ticking(Endless):
+        def __iter__(self):
+            for block in self.iterator:
+                time.sleep(0.01)
+                yield block
+
+    body = Ticking(b"tick")
+    with (
+        fasthttp.Server(answer(body), port=0, threads=threads) as server,
+        Connection(server.addresses[0]) as client,
+    ):
+        client.request().head()
+        assert client.chunk() == b"tick"
+        server.stop(0)
+        assert body.is_closed_once()
+
+
 def test_a_stream_keeps_its_thread_and_context(slow):
     """Through every wait for its client, and to its close()."""
     streams = 3
