@@ -97,8 +97,9 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int status
     cdef int framing
     cdef bint persist
-    cdef bint sending           # in send_data, on this stack
+    cdef bint sending           # what is one piece, on this stack
     cdef bint pause_due
+    cdef bint told_pause
     cdef bint overrun           # of its Content-Length, and logged
     cdef long long remaining
     cdef long long sent
@@ -118,6 +119,8 @@ cdef class HttpProtocol(BaseProtocol):
     ) except -1
     cdef int release_parser(self) except -1
     cdef int pause_reading(self) except -1
+    cdef int tell_pause(self) except -1
+    cdef int await_reader(self) except -1
     cdef bint stopped(self)
     cdef int run(self) except -1
     cdef bint advance(self) except -1
@@ -146,4 +149,5 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int fail_response(self) except -1
     cdef int note_request(self) except -1
     cdef str latin1(self, unsigned start, unsigned size)
+    cdef int log_cut(self) except -1
     cdef int log_response(self) except -1

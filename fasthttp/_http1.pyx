@@ -387,6 +387,7 @@ cdef class HttpProtocol(BaseProtocol):
     @cython.nonecheck(True)
     def close_socket_connection(self):
         """Also of what the client has sent since: no more is answered."""
+        self.log_cut()
         self.state = ENDED
         self.transport.close()
 
@@ -451,15 +452,39 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int pause_writing(self) except -1:
+        if self.state < RESPONDING:
+            return self.await_reader()
         # Not in the middle of a chunk: the hook may write or end.
         if self.sending:
             self.pause_due = True
-        else:
+            return 0
+        return self.tell_pause()
+
+    cdef int tell_pause(self) except -1:
+        self.pause_due = False
+        self.told_pause = True
+        try:
             self.on_pause_writing()
+        except BaseException:
+            self.transport.abort()
+            raise
+        return 0
+
+    cdef int await_reader(self) except -1:
+        """Nothing is read now: no time runs for what has begun to arrive."""
+        if self.state == READING_HEAD:
+            self.state = IDLE
+        elif self.state == READING_BODY:
+            self.body_mark = -1
+        else:
+            return 0
+        self.transport.set_deadline(0)
         return 0
 
     cdef int resume_writing(self) except -1:
-        self.on_resume_writing()
+        if self.told_pause:
+            self.told_pause = False
+            self.on_resume_writing()
         if self.state >= RESPONDING:
             return self.writable_again()
         return self.run()
@@ -516,6 +541,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int abandon(self) except -1:
         cdef State state = self.state
+        self.log_cut()
         self.state = ENDED
         self.drop_body()
         if state != IDLE and state != ENDED:
@@ -564,7 +590,8 @@ cdef class HttpProtocol(BaseProtocol):
                     self.body.complete()
                 self.state = RESPONDING
                 self.complete_request()
-                if self.transport.full():
+                # An answer under way must be told to pause, not just stop.
+                if self.state == IDLE and self.transport.full():
                     return True
                 left -= 1
                 if left == 0:
@@ -589,6 +616,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.parser.keep()
         if stalled or self.state >= RESPONDING:
             # The application's turn, or that of a client to read.
+            self.await_reader()
             self.transport.set_deadline(0)
             return 0
         if self.reading_paused:
@@ -599,7 +627,7 @@ cdef class HttpProtocol(BaseProtocol):
             return self.transport.close()
         if self.state == READING_BODY:
             if self.body_mark < 0:
-                self.body_mark = 0
+                self.body_mark = self.parser.body_size
                 self.transport.set_deadline(self.context.body_timeout)
             return 0
         if not self.parser.idle():
@@ -687,7 +715,7 @@ cdef class HttpProtocol(BaseProtocol):
             out.append(PyBytes_AS_STRING(text), len(text))
         self.transport.write_raw(out.data, out.size)
         self.status = status
-        self.sent = len(text)
+        self.sent = len(text) if out.framing == LENGTH else 0
         self.log_response()
         self.state = ENDED
         return self.transport.close_lingering()
@@ -699,7 +727,14 @@ cdef class HttpProtocol(BaseProtocol):
     ) except -1:
         cdef ResponseSerializer out = self.context.serializer
         self.write_head(status, headers, length)
-        return self.transport.write_raw(out.data, out.size)
+        self.sending = True
+        try:
+            self.transport.write_raw(out.data, out.size)
+        finally:
+            self.sending = False
+        if self.pause_due:
+            self.tell_pause()
+        return 0
 
     cdef int write_head(
         self, object status, object headers, long long length
@@ -729,17 +764,22 @@ cdef class HttpProtocol(BaseProtocol):
         cdef ResponseSerializer out = self.context.serializer
         cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
         self.write_head(status, headers, size)
-        if (
-            size <= COPY_MAX and self.framing == LENGTH
-            and self.remaining == size
-        ):
-            out.append(PyBytes_AS_STRING(body), size)
-            self.remaining = 0
-            self.sent = size
-            self.transport.write_raw(out.data, out.size)
-        else:
-            self.transport.write_raw(out.data, out.size)
-            self.send_data(body)
+        # Should it be told to pause, then behind the whole: next_request().
+        self.sending = True
+        try:
+            if (
+                size <= COPY_MAX and self.framing == LENGTH
+                and self.remaining == size
+            ):
+                out.append(PyBytes_AS_STRING(body), size)
+                self.remaining = 0
+                self.sent = size
+                self.transport.write_raw(out.data, out.size)
+            else:
+                self.transport.write_raw(out.data, out.size)
+                self.send_data(body)
+        finally:
+            self.sending = False
         return 0
 
     cdef int send_data(self, bytes data) except -1:
@@ -761,14 +801,15 @@ cdef class HttpProtocol(BaseProtocol):
                     return 0
             self.remaining -= size
         self.sent += size
+        if self.sending:
+            return self.frame_data(data, size)
         self.sending = True
         try:
             self.frame_data(data, size)
         finally:
             self.sending = False
         if self.pause_due:
-            self.pause_due = False
-            self.on_pause_writing()
+            self.tell_pause()
         return 0
 
     cdef int frame_data(self, bytes data, Py_ssize_t size) except -1:
@@ -812,7 +853,11 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int end_response(self) except -1:
         """Send what ends the body; the connection's fate is decided."""
         if self.framing == CHUNKED:
-            self.transport.write_raw(b"0\r\n\r\n", 5)
+            self.sending = True
+            try:
+                self.transport.write_raw(b"0\r\n\r\n", 5)
+            finally:
+                self.sending = False
         elif self.framing == LENGTH and self.remaining > 0:
             error_log.error(
                 "the application sent %d bytes less than its "
@@ -827,11 +872,13 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int next_request(self) except -1:
         if self.state == ENDED:
             return 0
-        if self.persist:
-            self.state = IDLE
+        self.state = IDLE if self.persist else ENDED
+        if self.pause_due:
+            # There is nothing left to write, but one may close.
+            self.tell_pause()
+        if self.state == IDLE:
             return self.run()
-        self.state = ENDED
-        if self.parser.unread():
+        if self.parser is not None and self.parser.unread():
             return self.transport.close_lingering()
         return self.transport.close()
 
@@ -846,8 +893,7 @@ cdef class HttpProtocol(BaseProtocol):
             self.send_response(500, PLAIN_TEXT, SERVER_ERROR)
             return self.end_response()
         if self.state == STARTED:
-            if self.log_entry is not None:
-                self.log_response()
+            self.log_cut()
             self.drop_body()
             self.state = ENDED
             # Without a length only a reset tells that something is missing.
@@ -885,15 +931,24 @@ cdef class HttpProtocol(BaseProtocol):
             <const char *>self.parser.at(start), size, NULL
         )
 
+    cdef int log_cut(self) except -1:
+        """An answer that has begun will not come to its end."""
+        if self.state == STARTED and self.log_entry is not None:
+            self.log_response()
+        return 0
+
     cdef int log_response(self) except -1:
         if self.context.access_log is None:
             return 0
         line, referer, agent, began = self.log_entry or ("-", "", "", 0.0)
         self.log_entry = None
         peer = self.transport.getpeername()
-        self.context.access_log(
-            peer[0] if isinstance(peer, tuple) else "", line,
-            self.status, self.sent, referer, agent,
-            self.transport.now() - began if began else 0.0,
-        )
+        try:
+            self.context.access_log(
+                peer[0] if isinstance(peer, tuple) else "", line,
+                self.status, self.sent, referer, agent,
+                self.transport.now() - began if began else 0.0,
+            )
+        except Exception:
+            error_log.exception("exception in the access log")
         return 0

@@ -138,6 +138,7 @@ cdef class Transport(BaseTransport):
     cdef bint at_rest(self) noexcept
     cdef int settle(self) except -1
     cdef int press(self) except -1
+    cdef int tell_full(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
     cdef int prepare(self, fh_piece *piece) except -1

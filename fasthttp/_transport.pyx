@@ -388,7 +388,7 @@ cdef class Connections:
         """Cut stalled readers, the longest first, to come below max_held."""
         cdef Transport transport
         cdef list stalled = []
-        cdef double last = fh_monotonic() - STALLED
+        cdef double last = self.now - STALLED
         for transport in self.transports():
             if transport._held and 0 < transport._stalled_since <= last:
                 stalled.append(
@@ -476,7 +476,7 @@ cdef class Connections:
         cdef Transport transport
         cdef list due = []
         cdef double last = 0
-        self.now = fh_monotonic()
+        # As of dispatch(): what came since has not been looked at.
         if self.write_timeout > 0:
             last = self.now - self.write_timeout
         for handler in self._handlers:
@@ -738,6 +738,9 @@ cdef class Transport(BaseTransport):
             return 0
         size = PyBytes_GET_SIZE(data)
         if size == 0 or self._flags & (CLOSING | BROKEN | CLOSED):
+            if self._flags & BROKEN:
+                # Who writes until it is told to pause must be told.
+                self.tell_full()
             return 0
         if self._held > self._owner.max_queued > 0:
             error_log.warning(
@@ -761,10 +764,12 @@ cdef class Transport(BaseTransport):
     cdef int press(self) except -1:
         """Much is queued: send now; if that does not help, say so."""
         self.flush()
-        if (
-            self._queued > HIGH_WATER and not self._flags & THROTTLED
-            and self._protocol is not None
-        ):
+        if self._queued > HIGH_WATER:
+            self.tell_full()
+        return 0
+
+    cdef int tell_full(self) except -1:
+        if not self._flags & THROTTLED and self._protocol is not None:
             self._flags |= THROTTLED
             try:
                 self._protocol.pause_writing()

@@ -14,9 +14,15 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 from .config import DEFAULT_HOST, DEFAULT_PORT, Config, bind_address
-from .errors import AppLoadError
+from .errors import AppLoadError, ConfigError
 from .listeners import bind_listeners, close_listeners, describe
-from .log import ERROR_LOGGER, AccessLog, configure
+from .log import (
+    ACCESS_LOGGER,
+    ERROR_LOGGER,
+    AccessLog,
+    configure,
+    configure_access,
+)
 from .worker import Worker
 
 App: TypeAlias = Callable[..., Any]
@@ -40,6 +46,11 @@ def load_app(spec: str) -> App:
         raise AppLoadError(
             f"{spec!r} is none of module, module:app, module:factory()"
         )
+    if match["module"].endswith(".py"):
+        module_name = match["module"].removesuffix(".py")
+        raise AppLoadError(
+            f"{spec!r} is a file; name its module: {module_name}:app"
+        )
     try:
         module = importlib.import_module(match["module"])
         app = _find(module, spec, match["name"])
@@ -49,11 +60,15 @@ def load_app(spec: str) -> App:
         if isinstance(error, AppLoadError):
             raise
         raise AppLoadError(f"cannot load {spec!r}: {error}") from error
+    return _check_app(app, repr(spec))
+
+
+def _check_app(app: Any, name: str) -> App:
     if not callable(app):
-        raise AppLoadError(f"{spec!r} is not callable: {app!r}")
+        raise AppLoadError(f"{name} is not callable: {app!r}")
     if iscoroutinefunction(app) or iscoroutinefunction(type(app).__call__):
         raise AppLoadError(
-            f"{spec!r} is an ASGI application; WSGI is what is served here"
+            f"{name} is an ASGI application; WSGI is what is served here"
         )
     return cast(App, app)
 
@@ -89,13 +104,17 @@ class Server:
     ) -> None:
         settings.setdefault("bind", bind_address(host, port))
         self.config = Config(**settings)
-        self.app = load_app(app) if isinstance(app, str) else app
+        if isinstance(app, str):
+            self.app = load_app(app)
+        else:
+            self.app = _check_app(app, "the application")
         self.sockets: list[socket.socket] = []
         self._given = None if sockets is None else list(sockets)
+        if self._given == []:
+            raise ConfigError("sockets: no socket is given")
         self._names: list[Any] = []
         self._urls: list[str] = []
         self._worker: Worker | None = None
-        self._loop_thread: threading.Thread | None = None
         self._pid = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -130,10 +149,9 @@ class Server:
         cannot be taken, RuntimeError if the server runs already.
         """
         worker = self._open()
-        self._loop_thread = threading.Thread(
+        threading.Thread(
             target=self._serve, args=(worker,), name="fasthttp", daemon=True
-        )
-        self._loop_thread.start()
+        ).start()
         # daemon threads are frozen, not ended, when the interpreter exits
         atexit.register(self.stop)
 
@@ -142,7 +160,7 @@ class Server:
 
         Requests still open after `timeout` seconds are cut off (None: after
         the configured graceful timeout). May be called again and from any
-        thread; from the loop's own thread it does not wait.
+        thread; in the application it does not wait.
         """
         atexit.unregister(self.stop)
         if self._worker is None or not self.running:
@@ -150,7 +168,7 @@ class Server:
         if self._pid != os.getpid():  # forked: the loop is the parent's
             return
         self._worker.stop(timeout)
-        if self._loop_thread is not threading.current_thread():
+        if not self._worker.serves_here():
             self.wait()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -163,10 +181,10 @@ class Server:
         Signals are handled on the main thread only.
         """
         worker = self._open()
-        self._loop_thread = threading.current_thread()
+        here = threading.current_thread()
         self._serve(
             worker,
-            signals=self._loop_thread is threading.main_thread(),
+            signals=here is threading.main_thread(),
             on_ready=worker.announce,
         )
 
@@ -232,13 +250,16 @@ def run(
 
     `uds` is the path of a unix socket, `fd` an inherited listening socket;
     either replaces `host` and `port`. `settings` are the fields of `Config`.
-    Logging is set up only where the program has not done so.
+    Logging is set up only where the program has not done so; the access log
+    then goes to stdout.
     """
     if uds is not None or fd is not None:
         settings["bind"] = bind_address(uds=uds, fd=fd)
     server = Server(app, host, port, **settings)
     if not logging.getLogger(ERROR_LOGGER).hasHandlers():
         configure(server.config.log_level)
+    if not logging.getLogger(ACCESS_LOGGER).hasHandlers():
+        configure_access()
     server.run()
 
 
@@ -256,8 +277,8 @@ def serve(
 ) -> None:
     """`run` by the names of `waitress.serve`.
 
-    `listen` holds HOST:PORT texts split by spaces, where * is every IPv4
-    interface; it replaces `host` and `port`.
+    `listen` holds HOST:PORT or HOST texts split by spaces; it replaces
+    `host`. As a host, * is every IPv4 interface.
     """
     renamed = {
         "worker_connections": connection_limit,
@@ -266,6 +287,9 @@ def serve(
     settings.update({k: v for k, v in renamed.items() if v is not None})
     if listen is not None:
         settings["bind"] = tuple(
-            each.replace("*:", "0.0.0.0:") for each in listen.split()
+            # the colons of [::1] are none of a port
+            each if ":" in each.rpartition("]")[2] else f"{each}:{port}"
+            for each in listen.replace("*", "0.0.0.0").split()
         )
+    host = host.replace("*", "0.0.0.0")
     run(app, host, port, uds=unix_socket, threads=threads, **settings)

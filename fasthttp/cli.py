@@ -1,21 +1,27 @@
 """The command `fasthttp module:app`, derived from the fields of Config."""
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from .api import load_app
 from .config import (
+    PLACE,
     VERSION,
     Config,
     Option,
     bind_address,
     parse_option,
+    place_from_environ,
     settings_from_environ,
+    unknown_variables,
 )
 from .errors import AppLoadError, ConfigError, FastHttpError
 from .listeners import bind_listeners, close_listeners
@@ -79,23 +85,20 @@ def read_config(
     The access log is on by default where stdout is a terminal. Raises
     ConfigError.
     """
-    place = {
-        name: arguments.pop(name)
-        for name in ("host", "port", "uds", "fd")
-        if name in arguments
-    }
+    place = {name: arguments.pop(name) for name in PLACE if name in arguments}
     if place and "bind" in arguments:
         raise ConfigError("bind: give --bind, or --host, --port, --uds, --fd")
-    if "host" in place and environ.get("PORT"):
-        place.setdefault("port", environ["PORT"])
+    if "host" in place or "port" in place:
+        place = place_from_environ(environ, place)
     if place:
         arguments["bind"] = (bind_address(**place),)
     for option in dataclasses.fields(Config):
         text = arguments.get(option.name)
         if isinstance(text, str):
             arguments[option.name] = parse_option(option, text)
-    settings: dict[str, Any] = {"access_log": sys.stdout.isatty()}
-    settings |= settings_from_environ(environ)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    settings: dict[str, Any] = {"access_log": is_terminal}
+    settings |= settings_from_environ(environ, arguments)
     return Config(**(settings | arguments))
 
 
@@ -104,13 +107,14 @@ def serve(spec: str, config: Config) -> None:
 
     Raises BindError, AppLoadError.
     """
-    configure(config.log_level)
     listeners = bind_listeners(config)
     try:
         app = load_app(spec)
         # dictConfig in the application disables loggers it does not name
         _log.disabled = False
-        log = AccessLog.to_stream(sys.stdout) if config.access_log else None
+        log = None
+        if config.access_log and sys.stdout is not None:
+            log = AccessLog.to_stream(sys.stdout)
         worker = Worker(app, config, listeners, access_log=log)
 
         def announce() -> None:
@@ -133,13 +137,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = vars(parser.parse_args(argv))
     spec = arguments.pop("app")
-    if os.getcwd() not in sys.path:
+    with contextlib.suppress(OSError):  # the directory was removed
         sys.path.insert(0, os.getcwd())
     try:
         config = read_config(arguments, os.environ)
     except ConfigError as error:
         parser.exit(error.exit_code, f"fasthttp: error: {error}\n")
+    configure(config.log_level)
     try:
+        if unknown := unknown_variables(os.environ):
+            _log.warning("no such option: %s", ", ".join(unknown))
         serve(spec, config)
     except AppLoadError as error:
         _log.critical(error, exc_info=error.__cause__)
@@ -150,3 +157,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _log.info("interrupted")
     return 0
+
+
+def command() -> int:
+    """What the command itself runs: `main`, and signals at any time.
+
+    They end it in order while the application is being loaded, too, and do
+    not change the exit code once it is known.
+    """
+    code = 0
+    with contextlib.suppress(KeyboardInterrupt):
+        _handle_signals(_interrupt)
+        code = main()
+        _handle_signals(_pass_over)
+    # Python takes its own handlers away before the process ends
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _handle_signals(_pass_over)
+    raise KeyboardInterrupt
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    # a way out where threads or atexit functions of the application hang
+    if number == signal.SIGQUIT:
+        os._exit(0)

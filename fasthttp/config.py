@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from .errors import ConfigError
@@ -14,12 +14,20 @@ Option: TypeAlias = "dataclasses.Field[Any]"
 VERSION = "0.1.0"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+MOST_PORT = 65535
 MOST_BYTES = (1 << 30) - 1
 MOST_BODY_BYTES = 1 << 60
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+PLACE = ("host", "port", "uds", "fd")
 SD_LISTEN_FDS_START = 3
 
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<host>[^:]*)):(?P<port>\d+)")
+_PLACE_VARIABLES = tuple(f"FASTHTTP_{name.upper()}" for name in PLACE)
+_BUILD_VARIABLES = "FASTHTTP_SANITIZE", "FASTHTTP_TRACE", "FASTHTTP_PROFILE"
+# for a service named "fasthttp" Kubernetes sets FASTHTTP_SERVICE_HOST,
+# FASTHTTP_PORT=tcp://10.0.0.1:80, FASTHTTP_PORT_80_TCP and more
+_SERVICE_PORTS = "tcp://", "udp://", "sctp://"
+_SERVICE_VARIABLES = "FASTHTTP_SERVICE_", "FASTHTTP_PORT_"
 _TRUTH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -41,6 +49,8 @@ def parse_address(text: str) -> Address:
 
     Raises ConfigError when `text` is none of them.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"bind: {text!r} is no text")
     if text.startswith("unix:") and len(text) > len("unix:"):
         return Address(socket.AF_UNIX, text.removeprefix("unix:"))
     if text.startswith("fd://") and text[5:].isdecimal():
@@ -52,8 +62,8 @@ def parse_address(text: str) -> Address:
             " unix:PATH, fd://N"
         )
     port = int(match["port"])
-    if port > 65535:
-        raise ConfigError(f"bind: the port of {text!r} is above 65535")
+    if port > MOST_PORT:
+        raise ConfigError(f"bind: the port of {text!r} is above {MOST_PORT}")
     if match["v6"] is not None:
         return Address(socket.AF_INET6, (match["v6"] or "::", port))
     return Address(socket.AF_INET, (match["host"] or "0.0.0.0", port))
@@ -144,7 +154,9 @@ class Config:
         75.0, "how long an idle connection is kept", "--timeout-keep-alive"
     )
     header_timeout: float = _seconds(10.0, "for a whole request head to arrive")
-    body_timeout: float = _seconds(30.0, "between two parts of a request body")
+    body_timeout: float = _seconds(
+        30.0, "the time over which body_min_rate is measured"
+    )
     body_min_rate: int = _option(
         256,
         "bytes a second below which a body's sender counts as stalled",
@@ -215,10 +227,9 @@ class Config:
     server_header: bool = _option(True, "send a Server header")
 
     def __post_init__(self) -> None:
-        if isinstance(self.bind, str):
-            object.__setattr__(self, "bind", (self.bind,))
-        else:
-            object.__setattr__(self, "bind", tuple(self.bind))
+        bind = self.bind
+        several = isinstance(bind, Iterable) and not isinstance(bind, str)
+        object.__setattr__(self, "bind", tuple(bind) if several else (bind,))
         if not self.bind:
             raise ConfigError("bind: no address is given")
         for address in self.bind:
@@ -259,39 +270,123 @@ def parse_option(option: Option, text: str) -> Any:
         if text.lower() not in _TRUTH:
             raise ConfigError(f"{option.name}: {text!r} is neither on nor off")
         return _TRUTH[text.lower()]
-    if kind not in (int, float):
-        return text
+    if option.name == "log_level":
+        return text.lower()
     try:
         return kind(text)
     except ValueError:
         raise ConfigError(f"{option.name}: {text!r} is no number") from None
 
 
-def _environ_settings(
-    environ: Mapping[str, str],
-) -> Iterator[tuple[str, Any]]:
-    if environ.get("PORT"):
-        yield "bind", (f"0.0.0.0:{environ['PORT']}",)
+def place_from_environ(
+    environ: Mapping[str, str], given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Arguments of `bind_address`: FASTHTTP_HOST, _PORT, _UDS and _FD.
+
+    Where a host or port is `given`, only the other one is looked for. PORT
+    is the port of a host that has no other. Raises ConfigError.
+    """
+    place = dict(given or {})
+    for name in ("host", "port") if given else PLACE:
+        variable = f"FASTHTTP_{name.upper()}"
+        text = environ.get(variable, "")
+        if name == "port" and text.startswith(_SERVICE_PORTS):
+            text = ""
+        if name == "port" and "host" in place and not text:
+            variable, text = "PORT", environ.get("PORT", "")
+        if text and name not in place:
+            is_number = name in ("port", "fd")
+            place[name] = _number(variable, text) if is_number else text
+    return place
+
+
+def settings_from_environ(
+    environ: Mapping[str, str], taken: Container[str] = ()
+) -> dict[str, Any]:
+    """Read the options but those `taken` from the environment.
+
+    FASTHTTP_<OPTION> stands for any name of an option. FASTHTTP_BIND may
+    hold several addresses, split by commas or spaces; it or FASTHTTP_HOST,
+    _PORT, _UDS, _FD go before descriptors passed by systemd (LISTEN_FDS),
+    and those before PORT. Raises ConfigError, naming the variable.
+    """
+    settings: dict[str, Any] = {}
+    for option in dataclasses.fields(Config):
+        if option.name in taken:
+            continue
+        is_bind = option.name == "bind"
+        found = _find_bind(environ) if is_bind else _find(option, environ)
+        if found is None:
+            continue
+        variable, value = found
+        try:
+            if isinstance(value, str):
+                value = parse_option(option, value)
+            Config(**{option.name: value})
+        except ConfigError as error:
+            raise ConfigError(f"{variable}: {error}") from None
+        settings[option.name] = value
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """The names that begin with FASTHTTP_ and mean nothing."""
+    known = {*_PLACE_VARIABLES, *_BUILD_VARIABLES}
+    for option in dataclasses.fields(Config):
+        known.update(_variables(option))
+    return sorted(
+        name
+        for name in environ
+        if name.startswith("FASTHTTP_")
+        and not name.startswith(_SERVICE_VARIABLES)
+        and name not in known
+    )
+
+
+def _variables(option: Option) -> list[str]:
+    long = [x[2:] for x in option.metadata["names"] if x.startswith("--")]
+    return [
+        "FASTHTTP_" + name.replace("-", "_").upper()
+        for name in (option.name, *long)
+    ]
+
+
+def _find(option: Option, environ: Mapping[str, str]) -> tuple[str, Any] | None:
+    for variable in _variables(option):
+        if variable in environ:
+            return variable, environ[variable]
+    return None
+
+
+def _find_bind(environ: Mapping[str, str]) -> tuple[str, Any] | None:
+    place = place_from_environ(environ)
+    if place:
+        variables = ", ".join(_PLACE_VARIABLES)
+        if "FASTHTTP_BIND" in environ:
+            raise ConfigError(f"bind: give FASTHTTP_BIND, or {variables}")
+        try:
+            return variables, (bind_address(**place),)
+        except ConfigError as error:
+            raise ConfigError(f"{variables}: {error}") from None
+    if "FASTHTTP_BIND" in environ:
+        addresses = environ["FASTHTTP_BIND"].replace(",", " ").split()
+        return "FASTHTTP_BIND", tuple(addresses)
     # sd_listen_fds(3): the descriptors are ours only if the pid is
     if environ.get("LISTEN_PID") == str(os.getpid()):
-        count = int(environ.get("LISTEN_FDS", "0"))
+        count = _number("LISTEN_FDS", environ.get("LISTEN_FDS") or "0")
         fds = range(SD_LISTEN_FDS_START, SD_LISTEN_FDS_START + count)
         if fds:
-            yield "bind", tuple(f"fd://{fd}" for fd in fds)
-    for option in dataclasses.fields(Config):
-        text = environ.get(f"FASTHTTP_{option.name.upper()}")
-        if text is None:
-            continue
-        if option.name == "bind":
-            yield "bind", tuple(text.replace(",", " ").split())
-        else:
-            yield option.name, parse_option(option, text)
+            return "LISTEN_FDS", tuple(f"fd://{fd}" for fd in fds)
+    if environ.get("PORT"):
+        port = _number("PORT", environ["PORT"])
+        return "PORT", (f"0.0.0.0:{port}",)
+    return None
 
 
-def settings_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read settings from FASTHTTP_<OPTION>, LISTEN_FDS and PORT.
-
-    FASTHTTP_BIND may name several addresses, split by commas or spaces; it
-    goes before descriptors passed by systemd, and those before PORT.
-    """
-    return dict(_environ_settings(environ))
+def _number(variable: str, text: str) -> int:
+    """A port, a descriptor, or how many there are."""
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > MOST_PORT:
+        raise ConfigError(
+            f"{variable}: {text!r} is no number from 0 to {MOST_PORT}"
+        )
+    return int(text)

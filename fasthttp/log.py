@@ -23,10 +23,20 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     """Send the server's own log to `stream` (stderr), from `level` up."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter(LINE, LINE_TIME))
-    logger = logging.getLogger(ERROR_LOGGER)
+    _send(ERROR_LOGGER, handler, level.upper())
+
+
+def configure_access() -> None:
+    """Send what `fasthttp.access` logs to stdout, if there is one."""
+    if sys.stdout is not None:
+        _send(ACCESS_LOGGER, logging.StreamHandler(sys.stdout), "INFO")
+
+
+def _send(name: str, handler: logging.Handler, level: str) -> None:
+    logger = logging.getLogger(name)
     logger.handlers[:] = [handler]
     logger.propagate = False
-    logger.setLevel(level.upper())
+    logger.setLevel(level)
 
 
 def escape(text: str) -> str:

@@ -142,7 +142,6 @@ class WSGIServer:
         self.RequestHandlerClass = RequestHandlerClass
         self.socket = socket.socket(self.address_family, self.socket_type)
         self._worker: Worker | None = None
-        self._thread_id = 0
         self._lock = threading.Lock()
         self._shutdown_requested = False
         self._idle = threading.Event()
@@ -223,9 +222,10 @@ class WSGIServer:
         """
         with self._lock:
             self._shutdown_requested = True
-            if self._worker is not None:
-                self._worker.stop()
-        if self._thread_id != threading.get_ident():
+            worker = self._worker
+            if worker is not None:
+                worker.stop()
+        if worker is None or not worker.serves_here():
             self._idle.wait()
 
     def server_close(self) -> None:
@@ -253,14 +253,12 @@ class WSGIServer:
                 self._shutdown_requested = False
                 return
             worker = self._worker = self._make_worker(once)
-            self._thread_id = threading.get_ident()
             self._idle.clear()
         try:
             with _interrupts_raised():
                 worker.run()
         finally:
             self._worker = None
-            self._thread_id = 0
             self._shutdown_requested = False
             self._idle.set()
 
@@ -268,9 +266,11 @@ class WSGIServer:
         def log(
             address: str, line: str, status: int, size: int, *fields: Any
         ) -> None:
-            self._log(address, line, status, size, *fields)
-            if once:
-                worker.stop()
+            try:
+                self._log(address, line, status, size, *fields)
+            finally:
+                if once:
+                    worker.stop()
 
         settings = {
             "threads": self.threads if self._is_threading() else 0,

@@ -1,6 +1,7 @@
 import http.client
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import fasthttp
 from fasthttp import api
 from fasthttp.errors import AppLoadError, BindError, ConfigError
+from fasthttp.listeners import refuse_new_clients
 
 
 def app(environ, start_response):
@@ -107,6 +109,13 @@ def test_a_bound_socket():
         assert listener.fileno() == -1
 
 
+def test_a_socket_of_a_server_that_was_killed_while_it_stopped():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refuse_new_clients([listener])
+        with fasthttp.Server(app, sockets=[listener]) as server:
+            assert fetch(server.url)
+
+
 def test_several_addresses(tmp_path):
     path = tmp_path / "socket"
     bind = "0.0.0.0:0", "[::]:0", f"unix:{path}"
@@ -151,16 +160,50 @@ def test_stop_ends_within_its_timeout():
     gate.opened.set()
 
 
-def test_stop_from_the_application():
+@pytest.mark.parametrize("threads", [0, 1])
+def test_stop_from_the_application(threads):
     def stopping(environ, start_response):
         server.stop()
         start_response("200 OK", [])
         return [b"last words"]
 
-    server = fasthttp.Server(stopping, port=0, threads=0)
+    server = fasthttp.Server(stopping, port=0, threads=threads)
     server.start()
     assert fetch(server.url) == b"last words"
     assert server.wait(10)
+
+
+@pytest.mark.parametrize("name", ["fasthttp-2", "fasthttp-flusher"])
+def test_a_thread_that_cannot_be_started(monkeypatch, name):
+    start = threading.Thread.start
+    died = threading.Event()
+
+    def fail(thread):
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: died.set())
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    server = fasthttp.Server(app, port=0, threads=2)
+    server.start()
+    assert died.wait(10)
+    assert server.wait(10)
+    assert server.sockets[0].fileno() == -1
+
+
+# Of a process that has threads, from 3.12 on.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_its_parents_loop():
+    with fasthttp.Server(app, port=0) as server:
+        code = os.fork()
+        if code == 0:
+            try:
+                server.stop()
+            finally:
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 7
+        assert fetch(server.url)
 
 
 def test_threads_may_stop_it_together():
@@ -225,7 +268,14 @@ def test_access_log_goes_to_its_logger(caplog):
 
 
 def test_settings_are_checked():
-    for settings in ({"threads": -1}, {"port": 65536}, {"log_level": "?"}):
+    for settings in (
+        {"threads": -1},
+        {"port": 65536},
+        {"log_level": "?"},
+        {"sockets": []},
+        {"bind": 8000},
+        {"bind": [8000]},
+    ):
         with pytest.raises(ConfigError):
             fasthttp.Server(app, **settings)
     with pytest.raises(TypeError, match="worker"):
@@ -243,6 +293,23 @@ def test_an_application_by_name(tmp_path, monkeypatch):
         assert fetch(server.url) == b"by name"
     with pytest.raises(AppLoadError, match="no other"):
         fasthttp.Server("named_app:other")
+
+
+class Asgi:
+    async def __call__(self, scope, receive, send):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("app", "message"),
+    [
+        (42, "the application is not callable: 42"),
+        (Asgi(), "the application is an ASGI application"),
+    ],
+)
+def test_what_is_no_application(app, message):
+    with pytest.raises(AppLoadError, match=message):
+        fasthttp.Server(app)
 
 
 def run_script(source, *, stop=signal.SIGTERM):
@@ -291,6 +358,34 @@ def test_run_and_serve(call, number):
     assert code == 0
     assert "Traceback" not in stderr
     assert stderr.count("listening at") == 1
+
+
+@pytest.mark.parametrize("call", ["run(app,", "serve(app,"])
+def test_the_access_log_of_run_goes_to_stdout_at_once(call):
+    source = (
+        "import fasthttp\nfrom fasthttp.demo import app\n"
+        f"fasthttp.{call} port=0, access_log=True)\n"
+    )
+    reading, writing = os.pipe()
+    with open(reading) as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-c", source],
+            env=os.environ | {"PYTHONPATH": os.getcwd()},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(writing)
+        try:
+            for line in process.stderr:
+                if "listening at" in line:
+                    break
+            fetch(f"{line.split()[-1]}/path")
+            assert select.select([stdout], [], [], 10)[0]
+            assert '"GET /path HTTP/1.1" 200' in stdout.readline()
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def test_run_leaves_logging_alone_where_it_is_set_up():
@@ -348,3 +443,25 @@ def test_serve_by_waitress_names(monkeypatch):
             {"uds": "/s", "threads": 4, "backlog": 7},
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bind"),
+    [
+        ({"listen": "*:0"}, "0.0.0.0:0"),
+        ({"listen": "*"}, "0.0.0.0:8080"),
+        ({"listen": "127.0.0.1"}, "127.0.0.1:8080"),
+        ({"listen": "[::1]", "port": 81}, "[::1]:81"),
+        ({"host": "*"}, "0.0.0.0:8080"),
+        ({"host": "*", "port": 0}, "0.0.0.0:0"),
+    ],
+)
+def test_addresses_as_waitress_takes_them(monkeypatch, arguments, bind):
+    servers = []
+
+    def run(*args, uds, **settings):
+        servers.append(api.Server(*args, **settings))
+
+    monkeypatch.setattr(api, "run", run)
+    api.serve(app, **arguments)
+    assert servers[0].config.bind == (bind,)

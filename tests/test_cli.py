@@ -14,7 +14,9 @@ import pytest
 from fasthttp import __version__, cli
 from fasthttp.config import Config
 from fasthttp.errors import ConfigError
+from fasthttp.listeners import refuse_new_clients
 
+ROOT = Path(cli.__file__).parents[1]
 APP = """
 import os, sys, time
 
@@ -56,6 +58,15 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"finished"]
 """
+WAITING = (
+    GATED
+    + """
+def wait(self=None, write=os.write, read=os.read, entered=ENTERED, gate=GATE):
+    write(entered, b"w")
+    read(gate, 1)
+"""
+)
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 LOG_LINE = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[(\d+)\] \[([A-Z]+)\] (.+)"
 )
@@ -75,13 +86,13 @@ def gated(serve, site):
     gate, gate_w = os.pipe()
 
     class Gated:
+        options = {
+            "env": {"ENTERED": str(entered_w), "GATE": str(gate)},
+            "pass_fds": (entered_w, gate),
+        }
+
         def start(self, *arguments):
-            self.server = serve(
-                "gated:app",
-                *arguments,
-                env={"ENTERED": str(entered_w), "GATE": str(gate)},
-                pass_fds=(entered_w, gate),
-            )
+            self.server = serve("gated:app", *arguments, **self.options)
             return self.server
 
         def request(self):
@@ -101,6 +112,19 @@ def gated(serve, site):
         os.close(fd)
 
 
+@pytest.fixture
+def python(site, monkeypatch):
+    """Lets the command be started by lines of sh, as `exec $PYTHON "$@"`."""
+
+    def python(lines):
+        script = site / "python"
+        script.write_text(f"#!/bin/sh\nPYTHON={sys.executable}\n{lines}\n")
+        script.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return python
+
+
 def fetch(url):
     with urllib.request.urlopen(url, timeout=10) as response:
         return response.read()
@@ -117,6 +141,20 @@ def fetch(url):
 )
 def test_application_is_found_in_the_current_directory(serve, spec):
     assert fetch(serve(spec).url) == b"hello from site_app"
+
+
+def test_the_current_directory_goes_first(serve, site):
+    other = site / "other"
+    other.mkdir()
+    (other / "site_app.py").write_text("")
+    path = os.pathsep.join([str(ROOT), str(other), str(site)])
+    environ = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    assert fetch(serve("site_app", env=environ).url) == b"hello from site_app"
+
+
+def test_a_current_directory_that_was_removed(serve, python):
+    python('mkdir gone; cd gone; rmdir ../gone; exec $PYTHON "$@"')
+    assert b"It works" in fetch(serve("fasthttp.demo:app").url)
 
 
 def test_start_up_lines(serve):
@@ -174,6 +212,24 @@ def test_inherited_descriptor(command):
     assert fetch(server.url) == b"hello from site_app"
 
 
+def test_a_socket_of_a_server_that_was_killed_while_it_stopped(command):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refuse_new_clients([listener])
+        fd = str(listener.fileno())
+        server = command("--fd", fd, "site_app", pass_fds=[int(fd)])
+        server.wait_for_urls()
+        assert fetch(server.url) == b"hello from site_app"
+
+
+def test_both_families_on_one_port(command):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    places = "--bind", f"0.0.0.0:{port}", "--bind", f"[::]:{port}"
+    command(*places, "site_app").wait_for_urls(2)
+    for host in ("127.0.0.1", "[::1]"):
+        assert fetch(f"http://{host}:{port}") == b"hello from site_app"
+
+
 def test_socket_activation(site):
     """systemd passes descriptor 3 and names the process by LISTEN_PID."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -185,7 +241,7 @@ def test_socket_activation(site):
         process = subprocess.Popen(
             ["/bin/sh", "-c", shell],
             cwd=site,
-            env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=listener,
             stderr=subprocess.DEVNULL,
         )
@@ -203,6 +259,72 @@ def test_port_from_the_environment(command):
     server = command("site_app", env={"PORT": str(port)}).wait_for_urls()
     assert server.url == f"http://0.0.0.0:{port}"
     assert fetch(f"http://127.0.0.1:{port}") == b"hello from site_app"
+
+
+def test_address_from_the_environment(command, site):
+    place = {"FASTHTTP_HOST": "127.0.0.1", "FASTHTTP_PORT": "0"}
+    server = command("site_app", env=place).wait_for_urls()
+    assert fetch(server.url) == b"hello from site_app"
+    server = command("site_app", env={"FASTHTTP_UDS": "s"}).wait_for_urls()
+    assert server.url == "unix:s"
+
+
+def test_a_name_that_is_no_option_is_told(serve):
+    environ = {"FASTHTTP_KEEPALIVE": "5", "FASTHTTP_PORT": "tcp://10.0.0.1:80"}
+    server = serve("site_app", env=environ)
+    (line,) = [line for line in server.lines if "FASTHTTP" in line]
+    assert LOG_LINE.fullmatch(line)[2] == "WARNING"
+    assert line.endswith("no such option: FASTHTTP_KEEPALIVE")
+
+
+def test_a_relative_path_is_removed_where_it_was_made(serve, site):
+    (site / "moving.py").write_text(f"{APP}os.chdir('/')")
+    server = serve("moving", "--bind", "unix:s")
+    assert (site / "s").exists()
+    assert server.stop() == 0
+    assert not (site / "s").exists()
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_while_the_application_is_loaded(command, gated, site, number):
+    (site / "loading.py").write_text(f"{WAITING}wait()")
+    server = command("--bind", "unix:s", "loading:app", **gated.options)
+    assert gated.told() == b"w"
+    assert (site / "s").exists()
+    assert server.stop(number) == 0
+    (line,) = server.lines
+    assert line.endswith("interrupted")
+    assert not (site / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "import atexit; atexit.register(wait)",
+        "import threading; threading.Thread(target=wait).start()",
+        "class Last: __del__ = wait\nlast = Last()",
+    ],
+)
+def test_a_signal_after_the_stop_changes_nothing(serve, gated, site, last):
+    (site / "leaving.py").write_text(f"{WAITING}{last}")
+    server = serve("leaving:app", **gated.options)
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_line("stopped")
+    assert gated.told() == b"w"
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGINT)
+    gated.open()
+    assert server.wait() == 0
+    assert "Traceback" not in server.stderr
+
+
+def test_quit_ends_what_does_not_end_by_itself(serve, gated, site):
+    last = "import atexit; atexit.register(wait)"
+    (site / "leaving.py").write_text(f"{WAITING}{last}")
+    server = serve("leaving:app", **gated.options)
+    server.process.send_signal(signal.SIGTERM)
+    assert gated.told() == b"w"
+    assert server.stop(signal.SIGQUIT) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -296,6 +418,7 @@ def test_a_taken_port(command):
         ("", "site_app:number", "not callable", 0),
         ("", "site_app:asgi", "ASGI", 0),
         ("", "site/app.py", "module:app", 0),
+        ("", "site_app.py", "name its module: site_app:app", 0),
     ],
 )
 def test_an_application_that_cannot_be_loaded(
@@ -352,6 +475,16 @@ def test_arguments_go_before_the_environment():
     assert config_of("--port", "1", PORT="5000").bind == ("127.0.0.1:1",)
     assert config_of("--host", "h", PORT="5000").bind == ("h:5000",)
     assert config_of("-b", ":1", PORT="5000").bind == (":1",)
+    assert config_of("-b", ":1", PORT="x", FASTHTTP_FD="x").bind == (":1",)
+    assert config_of("--threads", "4", FASTHTTP_THREADS="x").threads == 4
+
+
+def test_an_address_of_arguments_and_environment():
+    place = {"FASTHTTP_HOST": "h", "FASTHTTP_PORT": "2"}
+    assert config_of("--port", "1", **place).bind == ("h:1",)
+    assert config_of("--host", "g", **place, PORT="3").bind == ("g:2",)
+    assert config_of("--uds", "/s", **place).bind == ("unix:/s",)
+    assert config_of("--fd", "3", FASTHTTP_BIND=":1").bind == ("fd://3",)
 
 
 def test_other_servers_option_names():
@@ -386,8 +519,10 @@ def test_the_access_log_is_on_at_a_terminal(monkeypatch):
 
 
 def test_a_bad_environment_names_the_option():
-    with pytest.raises(ConfigError, match="threads"):
+    with pytest.raises(ConfigError, match=r"^FASTHTTP_THREADS: threads: "):
         config_of(FASTHTTP_THREADS="many")
+    with pytest.raises(ConfigError, match=r"^PORT: 'abc' is no number"):
+        config_of("--host", "h", PORT="abc")
 
 
 def test_every_option_is_in_the_help():
@@ -416,6 +551,14 @@ def test_no_access_log_by_default(serve):
     fetch(server.url)
     assert server.stop() == 0
     assert server.access_lines == []
+
+
+def test_a_closed_stdout(serve, python):
+    python('exec $PYTHON "$@" >&-')
+    server = serve("site_app", "--access-log")
+    assert fetch(server.url) == b"hello from site_app"
+    assert server.stop() == 0
+    assert "Traceback" not in server.stderr
 
 
 def test_log_level(command):
@@ -459,7 +602,7 @@ def test_imports_stay_light():
     """From start to first answer it shall take 120 ms at most."""
     names = subprocess.run(
         [sys.executable, "-c", "import fasthttp.cli, sys; print(*sys.modules)"],
-        cwd=Path(cli.__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         check=True,
         text=True,

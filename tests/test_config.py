@@ -11,6 +11,7 @@ from fasthttp.config import (
     parse_address,
     parse_option,
     settings_from_environ,
+    unknown_variables,
 )
 from fasthttp.errors import BindError, ConfigError, PeerError
 
@@ -59,6 +60,12 @@ def test_what_is_no_address(text):
 def test_an_address_is_needed():
     with pytest.raises(ConfigError, match="bind"):
         Config(bind=())
+
+
+@pytest.mark.parametrize("bind", [8000, [8000], None])
+def test_an_address_is_a_text(bind):
+    with pytest.raises(ConfigError, match=r"^bind: (8000|None) is no text"):
+        Config(bind=bind)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_options_from_text():
     assert parse_option(options["keep_alive"], "0.5") == 0.5
     assert parse_option(options["access_log"], "Yes") is True
     assert parse_option(options["server_header"], "0") is False
-    assert parse_option(options["log_level"], "debug") == "debug"
+    assert parse_option(options["log_level"], "Debug") == "debug"
     for name, text in (("threads", "1.5"), ("access_log", "maybe")):
         with pytest.raises(ConfigError, match=name):
             parse_option(options[name], text)
@@ -148,6 +155,70 @@ def test_settings_from_environ():
     assert settings_from_environ({}) == {}
 
 
+def test_other_names_of_options_in_the_environment():
+    environ = {
+        "FASTHTTP_TIMEOUT_KEEP_ALIVE": "1",
+        "FASTHTTP_LIMIT_CONCURRENCY": "2",
+        "FASTHTTP_WORKER_CONNECTIONS": "3",
+    }
+    settings = {"keep_alive": 1, "worker_connections": 3}
+    assert settings_from_environ(environ) == settings
+    assert unknown_variables(environ) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({"FASTHTTP_HOST": "h"}, "h:8000"),
+        ({"FASTHTTP_HOST": "h", "PORT": "5000"}, "h:5000"),
+        ({"FASTHTTP_PORT": "1", "PORT": "5000"}, "127.0.0.1:1"),
+        ({"FASTHTTP_HOST": "::1", "FASTHTTP_PORT": "1"}, "[::1]:1"),
+        ({"FASTHTTP_UDS": "/s", "PORT": "5000"}, "unix:/s"),
+        ({"FASTHTTP_FD": "3", "FASTHTTP_HOST": ""}, "fd://3"),
+        ({"FASTHTTP_PORT": "tcp://10.0.0.1:80", "PORT": "1"}, "0.0.0.0:1"),
+    ],
+)
+def test_parts_of_an_address_in_the_environment(environ, address):
+    assert settings_from_environ(environ) == {"bind": (address,)}
+    assert unknown_variables(environ) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"PORT": "abc"}, "PORT: 'abc' is no number"),
+        ({"PORT": "65536"}, "PORT: '65536' is no number"),
+        ({"FASTHTTP_PORT": "-1"}, "FASTHTTP_PORT: '-1' is no number"),
+        ({"FASTHTTP_FD": "x"}, "FASTHTTP_FD: 'x' is no number"),
+        ({"FASTHTTP_THREADS": "x"}, "FASTHTTP_THREADS: threads: 'x' is no"),
+        ({"FASTHTTP_THREADS": "-1"}, "FASTHTTP_THREADS: threads: -1 is not"),
+        ({"FASTHTTP_LOG_LEVEL": "x"}, "FASTHTTP_LOG_LEVEL: log_level: 'x'"),
+        ({"FASTHTTP_BIND": "x"}, "FASTHTTP_BIND: bind: 'x' is none of"),
+        ({"FASTHTTP_UDS": "s", "FASTHTTP_FD": "3"}, "FASTHTTP_HOST, .* give"),
+        ({"FASTHTTP_BIND": ":1", "FASTHTTP_FD": "3"}, "bind: give FASTHTTP_B"),
+    ],
+)
+def test_bad_values_name_their_variable(environ, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        settings_from_environ(environ)
+
+
+def test_names_that_are_no_option():
+    environ = dict.fromkeys(
+        [
+            "FASTHTTP_KEEPALIVE",
+            "FASTHTTP_B",
+            "FASTHTTP_THREADS",
+            "FASTHTTP_TRACE",
+            "FASTHTTP_SERVICE_HOST",
+            "FASTHTTP_PORT_80_TCP",
+            "KEEPALIVE",
+        ],
+        "1",
+    )
+    assert unknown_variables(environ) == ["FASTHTTP_B", "FASTHTTP_KEEPALIVE"]
+
+
 def test_environ_order_of_addresses():
     port = {"PORT": "5000"}
     systemd = {"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())}
@@ -157,6 +228,19 @@ def test_environ_order_of_addresses():
         "bind": ("fd://3", "fd://4")
     }
     assert settings_from_environ(port | systemd | own) == {"bind": ("h:1",)}
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "1.5", "65536", "9" * 5000])
+def test_an_impossible_number_of_descriptors(count):
+    environ = {"LISTEN_FDS": count, "LISTEN_PID": str(os.getpid())}
+    with pytest.raises(ConfigError, match=r"^LISTEN_FDS: .* is no number"):
+        settings_from_environ(environ)
+
+
+@pytest.mark.parametrize("count", ["", "0"])
+def test_no_descriptors(count):
+    environ = {"LISTEN_FDS": count, "LISTEN_PID": str(os.getpid())}
+    assert settings_from_environ(environ) == {}
 
 
 def test_descriptors_for_another_process_are_left_alone():

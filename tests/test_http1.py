@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import h11
 import pytest
 from fakes import (
+    PATIENCE,
     ErrorLog,
     FakeServer,
     FakeTransport,
@@ -30,6 +31,7 @@ from fakes import (
 )
 
 from fasthttp import AppError, AsyncSocketServer, Config, HttpProtocol
+from fasthttp._transport import Events
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -1068,6 +1070,31 @@ def test_the_access_log_of_an_answer_in_parts():
     assert (status, size, seconds) == (404, 5, 1.5)
 
 
+def test_the_access_log_of_a_head_that_is_refused():
+    calls, _ = logged(HEAD[:-2] + b"Expect: more\r\n\r\n")
+    assert [call[1:4] for call in calls] == [("-", 417, 0)]
+
+
+def test_the_access_log_of_what_is_cut():
+    def cut(self, request):
+        self.start(200)
+        self.write(b"begun")
+        self.close_socket_connection()
+
+    calls, _ = logged(GET, cut)
+    assert [call[1:4] for call in calls] == [("GET / HTTP/1.1", 200, 5)]
+
+
+def test_an_access_log_that_fails(error_log):
+    def fail(*args):
+        raise ValueError("I/O operation on closed file")
+
+    protocol = answering(Noting.answer, access_log=staticmethod(fail))
+    connection = Connection(protocol).feed(GET + GET)
+    assert [each.status for each in connection.responses()] == [200, 200]
+    assert error_log.messages == ["exception in the access log"] * 2
+
+
 def test_the_access_log_of_faults(error_log):
     calls, _ = logged(GET, fail_at_once)
     assert [(call[1], call[2]) for call in calls] == [("GET / HTTP/1.1", 500)]
@@ -1150,6 +1177,131 @@ def live():
             return server, peer, probes.next()
 
         yield live
+
+
+class Pausing(Noting):
+    """Notes when it is to pause and to go on."""
+
+    def __init__(self, server, trans, mqueue):
+        super().__init__(server, trans, mqueue)
+        self.calls = []
+        self.paused = False
+
+    def on_pause_writing(self):
+        self.paused = True
+        self.calls.append("pause")
+
+    def on_resume_writing(self):
+        self.paused = False
+        self.calls.append("resume")
+
+
+def test_an_answer_that_is_full_when_its_request_ends_is_paused(live):
+    """It goes on later, and would else never be told to wait."""
+
+    class Stream(Pausing):
+        def answer(self, request):
+            self.start(200)
+            for _ in range(10):
+                self.write(bytes(8000))
+            self.server.call_soon(self.pump)
+
+        def pump(self):
+            for _ in range(1000):
+                if self.paused:
+                    return
+                self.write(bytes(10_000))
+
+    server, peer, http = live(Stream)
+    peer.sendall(GET)
+    while not in_loop(server, lambda: http.calls):
+        pass
+    assert in_loop(server, http.trans.queued) < 1_000_000
+
+
+def test_nobody_is_told_to_go_on_who_was_not_to_pause(live, error_log):
+    class Stream(Pausing):
+        def answer(self, request):
+            self.start(200)
+            for _ in range(10):
+                self.write(bytes(8000))
+            self.end()
+
+    _, peer, http = live(Stream)
+    for _ in range(3):
+        peer.sendall(GET)
+        received = b""
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            received = received[-20:] + peer.recv(1 << 16)
+    assert http.calls == []
+
+
+def test_a_writer_is_told_though_the_client_has_left(live):
+    class Stream(Pausing):
+        def answer(self, request):
+            reset(peer)
+            self.start(200)
+            for _ in range(10_000):
+                if self.paused:
+                    break
+                self.write(bytes(1000))
+
+    server, peer, http = live(Stream)
+    peer.sendall(GET)
+    while not in_loop(server, lambda: http.requests):
+        pass
+    assert http.calls[:1] == ["pause"]
+
+
+def test_the_access_log_of_an_answer_whose_client_leaves(live):
+    calls = []
+    closed = threading.Event()
+
+    class Begun(Noting):
+        access_log = staticmethod(lambda *call: calls.append(call[1:4]))
+
+        def answer(self, request):
+            self.start(200)
+            self.write(b"begun")
+
+        def on_connection_closed(self):
+            closed.set()
+
+    _, peer, _ = live(Begun)
+    peer.sendall(GET)
+    read_exactly(peer, 5)
+    reset(peer)
+    assert closed.wait(PATIENCE)
+    assert calls == [("GET / HTTP/1.1", 200, 5)]
+
+
+def test_a_close_in_the_pause_of_a_second_answer_cuts_nothing(live):
+    class Large(Pausing):
+        def answer(self, request):
+            self.respond(200, [], bytes(120_000))
+
+        def on_pause_writing(self):
+            self.close_socket_connection()
+
+    _, peer, http = live(Large)
+    peer.sendall(GET + GET)
+    responses = read_responses(read_all(peer), *["GET"] * len(http.requests))
+    assert [len(each.body) for each in responses] == [120_000] * len(responses)
+
+
+def test_a_fault_in_the_pause_of_a_late_answer(live, error_log):
+    class Late(Pausing):
+        def answer(self, request):
+            self.server.call_soon(self.respond, 200, [], bytes(5_000_000))
+
+        def on_pause_writing(self):
+            raise LookupError("a fault")
+
+    _, peer, _ = live(Late)
+    peer.sendall(GET)
+    with contextlib.suppress(ConnectionResetError):
+        assert len(read_all(peer)) < 5_000_000
+    error_log.wait_for("HttpProtocol.respond")
 
 
 class Closing(Later):
@@ -1486,11 +1638,88 @@ def test_an_idle_close_does_not_race_a_request(live):
         """Behind the wait for events, before the look at the deadlines."""
         peer.sendall(GET_LAST)
         assert not threading.Event().wait(1.2)
+        server._connections.dispatch(Events(1))
         server._connections.sweep()
 
     in_loop(server, arrive)
     (response,) = read_responses(read_all(peer))
     assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        (GET_LAST[:10], GET_LAST[10:]),
+        (post(b"", "Connection: close", length=9999), bytes(9999)),
+    ],
+    ids=["head", "body"],
+)
+def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
+    """What came in a long turn of others came in time."""
+    server, peer, _ = live(header_timeout=0.3, body_timeout=0.3)
+    peer.sendall(begun)
+    in_loop(server, lambda: None)
+
+    def be_long():
+        peer.sendall(rest)
+        assert not threading.Event().wait(0.4)
+        server._connections.sweep()
+
+    in_loop(server, be_long)
+    (response,) = read_responses(read_all(peer))
+    assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        (GET_LAST[:10], GET_LAST[10:]),
+        (post(b"", "Connection: close", length=9999), bytes(9999)),
+    ],
+    ids=["head", "body"],
+)
+def test_no_time_is_up_while_the_client_has_to_read(live, begun, rest):
+    class Large(Noting):
+        def answer(self, request):
+            self.respond(200, [], bytes(120_000))
+
+    server, peer, http = live(Large, header_timeout=0.1, body_timeout=0.1)
+    peer.sendall(GET + begun)
+    while not in_loop(server, lambda: http.requests):
+        pass
+    peer.sendall(rest)
+    assert not threading.Event().wait(0.5)
+    first, second = read_responses(read_all(peer), "GET", "GET")
+    assert (first.status, second.status) == (200, 200)
+
+
+def test_time_goes_on_once_the_client_has_read(live, error_log):
+    """A body that was announced with much unsent has a deadline, too."""
+
+    class Large(Noting):
+        def answer(self, request):
+            self.respond(200, [], bytes(120_000))
+
+    size = 65536  # of the receive buffer
+    head = (
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 1000000\r\n"
+    )
+    field = b"X-Long: " + b"y" * 9990 + b"\r\n"
+    left = size - len(GET + head + b"\r\n")
+    fields = field * (left // len(field))
+    left -= len(fields) + len(b"X: \r\n")
+    fields += b"X: " + b"z" * left + b"\r\n"
+    sent = GET + head + fields + b"\r\n"
+    assert len(sent) == size
+    server, peer, _ = live(Large, body_timeout=0.1, keep_alive=60)
+    with halted(server):
+        sending = threading.Thread(target=peer.sendall, args=(sent + bytes(9),))
+        sending.start()
+        # All of it is there when it fits; the rest of it does not matter.
+        sending.join(PATIENCE)
+    received = read_all(peer)
+    assert b"HTTP/1.1 408 " in received
 
 
 def test_an_application_has_time(live):

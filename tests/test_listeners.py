@@ -64,6 +64,16 @@ def test_dual_stack(bind):
     assert connect(("::1", port), socket.AF_INET6) == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_both_families_on_one_port(bind, order):
+    (free,) = bind("127.0.0.1:0")
+    port = free.getsockname()[1]
+    free.close()
+    bind(*[f"127.0.0.1:{port}", f"[::]:{port}"][::order])
+    assert connect(("127.0.0.1", port)) == 0
+    assert connect(("::1", port), socket.AF_INET6) == 0
+
+
 def test_a_taken_port(bind):
     (listener,) = bind("127.0.0.1:0")
     address = "{}:{}".format(*listener.getsockname())
@@ -87,6 +97,20 @@ def test_a_name_that_does_not_resolve(bind):
         bind("name.invalid:80")
 
 
+@pytest.mark.parametrize("name", ["é..x", "\udcff", "a\0b"])
+def test_what_is_no_name(bind, name):
+    with pytest.raises(BindError, match=r"^cannot listen on .*name") as caught:
+        bind(f"{name}:80")
+    assert caught.value.errno is None
+    with pytest.raises(BindError, match=r"^cannot listen on unix:"):
+        bind(f"unix:/none/{name}\0")
+
+
+def test_acronyms_are_kept(bind, tmp_path):
+    with pytest.raises(BindError, match=r": AF_UNIX path too long$"):
+        bind(f"unix:{tmp_path}/{'x' * 108}")
+
+
 def test_a_unix_path_is_removed_at_the_end(bind, tmp_path):
     path = tmp_path / "socket"
     (listener,) = bind(f"unix:{path}")
@@ -94,6 +118,38 @@ def test_a_unix_path_is_removed_at_the_end(bind, tmp_path):
     listener.close()
     listener.close()
     assert not path.exists()
+
+
+def test_a_relative_unix_path_is_removed_from_anywhere(
+    bind, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (listener,) = bind("unix:socket")
+    assert describe(listener) == "unix:socket"
+    monkeypatch.chdir("/")
+    listener.close()
+    assert not (tmp_path / "socket").exists()
+
+
+def test_a_unix_path_that_cannot_be_removed(bind, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "not ours any more")
+
+    (listener,) = bind(f"unix:{tmp_path}/s")
+    monkeypatch.setattr(os, "unlink", refuse)
+    listener.close()
+    assert listener.fileno() == -1
+
+
+def test_nobody_new_comes_by_a_unix_path_at_a_stop(bind, tmp_path):
+    """Who came before is accepted; who came between would be reset."""
+    path = f"{tmp_path}/s"
+    (listener,) = bind(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as early:
+        early.connect(path)
+        assert refuse_new_clients([listener]) == 0
+        assert connect(path, socket.AF_UNIX) == errno.ENOENT
+        listener.accept()[0].close()
 
 
 def test_a_stale_unix_path_is_replaced(bind, tmp_path):
@@ -215,6 +271,15 @@ def test_a_refused_client_finds_nobody(bind):
         client.settimeout(0.1)
         with pytest.raises(TimeoutError):
             client.connect(listener.getsockname())
+
+
+def test_whoever_takes_over_a_socket_takes_clients(bind):
+    (listener,) = listeners = bind("127.0.0.1:0")
+    refuse_new_clients(listeners)
+    defer_accept(listeners)
+    with socket.socket() as client:
+        client.settimeout(PATIENCE)
+        client.connect(listener.getsockname())
 
 
 def connected(listener):

@@ -1,6 +1,7 @@
 import io
 import logging
 import re
+import sys
 
 import pytest
 
@@ -9,7 +10,16 @@ from fasthttp import log
 
 @pytest.fixture
 def error_logger():
-    logger = logging.getLogger(log.ERROR_LOGGER)
+    yield from restored(log.ERROR_LOGGER)
+
+
+@pytest.fixture
+def access_logger():
+    yield from restored(log.ACCESS_LOGGER)
+
+
+def restored(name):
+    logger = logging.getLogger(name)
     before = logger.handlers[:], logger.propagate, logger.level
     yield logger
     logger.handlers[:], logger.propagate = before[:2]
@@ -111,3 +121,16 @@ def test_configuring_twice_logs_once(error_logger):
     error_logger.info("once")
     assert streams[0].getvalue() == ""
     assert streams[1].getvalue().count("once") == 1
+
+
+def test_the_access_log_goes_to_stdout_in_bare_lines(access_logger, capsys):
+    log.configure_access()
+    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    assert re.fullmatch(r"::1 - - .* 200 1 .*\n", capsys.readouterr().out)
+
+
+def test_no_stdout_is_no_access_log(access_logger, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    log.configure_access()
+    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 import errno
 import http.client
 import inspect
+import io
 import os
 import signal
 import socket
@@ -198,13 +199,18 @@ def test_shutdown_before_serve_forever(make):
     server.serve_forever()
 
 
-def test_shutdown_from_the_application(make):
+class ThreadingServer(socketserver.ThreadingMixIn, QuietServer):
+    pass
+
+
+@pytest.mark.parametrize("cls", [QuietServer, ThreadingServer])
+def test_shutdown_from_the_application(make, cls):
     def last(environ, start_response):
         server.shutdown()
         start_response("200 OK", [])
         return [b"last"]
 
-    server = make(last)
+    server = make(last, server=cls)
     thread, answers = call(server)
     server.serve_forever()
     thread.join()
@@ -322,6 +328,47 @@ def test_default_log_goes_to_stderr_and_is_escaped(capsys):
     line = capsys.readouterr().err
     assert line.startswith("10.0.0.1 - - [")
     assert line.endswith('] "a\\x1b\\x0a" 7\n')
+
+
+class Broken(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stderr", [None, Broken(), closed()])
+def test_a_log_that_cannot_be_written_ends_no_connection(
+    serving, monkeypatch, stderr
+):
+    server = serving(handler=WSGIRequestHandler)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    client = http.client.HTTPConnection(*server.server_address)
+    client.connect()
+    connection = client.sock
+    for _ in range(3):
+        client.request("GET", "/")
+        assert client.getresponse().read().startswith(b"Hello")
+        assert client.sock is connection
+    client.close()
+
+
+def test_a_log_that_raises_is_told_and_ends_handle_request(make, caplog):
+    class Raising(WSGIRequestHandler):
+        def log_request(self, code="-", size="-"):
+            raise RuntimeError("from the handler")
+
+    server = make(handler=Raising)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    assert fetch(server).startswith("Hello")
+    thread.join(10)
+    assert not thread.is_alive()
+    assert "from the handler" in caplog.text
 
 
 def test_environ_hooks(make):

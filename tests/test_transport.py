@@ -477,7 +477,9 @@ def test_what_is_sent_to_a_client_that_has_left_is_not_counted(stack, start):
 
     clients = Turn(stack, start, answer_in_vain, send_more)
     clients.probes[0].wait_for("closed")
-    assert in_loop(clients.server, lambda: clients.server._connections.held) == 0
+    assert (
+        in_loop(clients.server, lambda: clients.server._connections.held) == 0
+    )
 
 
 # What is received for several clients of one turn, before their hooks run.
