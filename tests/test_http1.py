@@ -1646,7 +1646,7 @@ def test_an_idle_close_does_not_race_a_request(live):
     assert response.status == 200
 
 
-@pytest.mark.parametrize(
+in_two_parts = pytest.mark.parametrize(
     ("begun", "rest"),
     [
         (GET_LAST[:10], GET_LAST[10:]),
@@ -1654,6 +1654,9 @@ def test_an_idle_close_does_not_race_a_request(live):
     ],
     ids=["head", "body"],
 )
+
+
+@in_two_parts
 def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
     """What came in a long turn of others came in time."""
     server, peer, _ = live(header_timeout=0.3, body_timeout=0.3)
@@ -1670,14 +1673,7 @@ def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
     assert response.status == 200
 
 
-@pytest.mark.parametrize(
-    ("begun", "rest"),
-    [
-        (GET_LAST[:10], GET_LAST[10:]),
-        (post(b"", "Connection: close", length=9999), bytes(9999)),
-    ],
-    ids=["head", "body"],
-)
+@in_two_parts
 def test_no_time_is_up_while_the_client_has_to_read(live, begun, rest):
     class Large(Noting):
         def answer(self, request):
