@@ -1659,13 +1659,13 @@ in_two_parts = pytest.mark.parametrize(
 @in_two_parts
 def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
     """What came in a long turn of others came in time."""
-    server, peer, _ = live(header_timeout=0.3, body_timeout=0.3)
+    server, peer, _ = live(header_timeout=1, body_timeout=1)
     peer.sendall(begun)
     in_loop(server, lambda: None)
 
     def be_long():
         peer.sendall(rest)
-        assert not threading.Event().wait(0.4)
+        assert not threading.Event().wait(1.1)
         server._connections.sweep()
 
     in_loop(server, be_long)
