@@ -858,6 +858,8 @@ cdef class HttpProtocol(BaseProtocol):
                 self.transport.write_raw(b"0\r\n\r\n", 5)
             finally:
                 self.sending = False
+            # There is nothing left to write, nor to end.
+            self.pause_due = False
         elif self.framing == LENGTH and self.remaining > 0:
             error_log.error(
                 "the application sent %d bytes less than its "

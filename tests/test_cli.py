@@ -204,21 +204,16 @@ def test_address_by_its_parts(command):
     assert fetch(server.url) == b"hello from site_app"
 
 
-def test_inherited_descriptor(command):
+@pytest.mark.parametrize("killed", [False, True])
+def test_inherited_descriptor(command, killed):
+    """Also of a server that was killed while it stopped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        if killed:
+            refuse_new_clients([listener])
         fd = str(listener.fileno())
         server = command("--fd", fd, "site_app", pass_fds=[int(fd)])
         server.wait_for_urls()
     assert fetch(server.url) == b"hello from site_app"
-
-
-def test_a_socket_of_a_server_that_was_killed_while_it_stopped(command):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        refuse_new_clients([listener])
-        fd = str(listener.fileno())
-        server = command("--fd", fd, "site_app", pass_fds=[int(fd)])
-        server.wait_for_urls()
-        assert fetch(server.url) == b"hello from site_app"
 
 
 def test_both_families_on_one_port(command):

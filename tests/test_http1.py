@@ -1186,10 +1186,12 @@ class Pausing(Noting):
         super().__init__(server, trans, mqueue)
         self.calls = []
         self.paused = False
+        self.told = threading.Event()
 
     def on_pause_writing(self):
         self.paused = True
         self.calls.append("pause")
+        self.told.set()
 
     def on_resume_writing(self):
         self.paused = False
@@ -1214,8 +1216,7 @@ def test_an_answer_that_is_full_when_its_request_ends_is_paused(live):
 
     server, peer, http = live(Stream)
     peer.sendall(GET)
-    while not in_loop(server, lambda: http.calls):
-        pass
+    assert http.told.wait(PATIENCE)
     assert in_loop(server, http.trans.queued) < 1_000_000
 
 
@@ -1287,6 +1288,48 @@ def test_a_close_in_the_pause_of_a_second_answer_cuts_nothing(live):
     peer.sendall(GET + GET)
     responses = read_responses(read_all(peer), *["GET"] * len(http.requests))
     assert [len(each.body) for each in responses] == [120_000] * len(responses)
+
+
+def test_no_pause_is_told_within_the_end_of_an_answer(live, error_log):
+    """The last chunk may be what fills the queue."""
+    full = 65536
+
+    class Filling(Pausing):
+        ending = False
+
+        def answer(self, request):
+            if request.target == "/last":
+                self.respond(200, [], b"last")
+            else:
+                self.start(200)
+                self.write(bytes(150_000))
+
+        def on_pause_writing(self):
+            super().on_pause_writing()
+            if self.ending:
+                self.write(b"enough")
+
+        def on_resume_writing(self):
+            super().on_resume_writing()
+            self.server.call_soon(self.fill)
+
+        def fill(self):
+            while full - self.trans.queued() > 8000:
+                self.write(bytes(2000))
+            # With its size in hexadecimal and two ends of lines.
+            self.write(bytes(full - self.trans.queued() - 2 - 4 - 4))
+            assert self.trans.queued() == full - 2
+            self.ending = True
+            self.end()
+
+    _, peer, http = live(Filling)
+    peer.sendall(GET + GET_LAST)
+    first, last = read_responses(read_all(peer), "GET", "GET")
+    assert first.complete
+    assert set(first.body) == {0}
+    assert last.body == b"last"
+    assert http.calls == ["pause", "resume"]
+    assert error_log.records == []
 
 
 def test_a_fault_in_the_pause_of_a_late_answer(live, error_log):

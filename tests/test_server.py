@@ -92,6 +92,11 @@ class Echo(BaseProtocol):
         pass
 
 
+class Staying(Echo):
+    def on_shutdown(self) -> None:
+        pass
+
+
 class Lines(BaseProtocol):
     """Answers each line in upper case; `quit` says what it knows and ends."""
 
@@ -805,11 +810,6 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
 
 def test_shutdown_where_the_kernel_cannot_be_told(monkeypatch, start, client):
     """It cannot drop new clients, as for want of a descriptor."""
-
-    class Staying(Echo):
-        def on_shutdown(self):
-            pass
-
     server = start(Staying)
     peer = client(server)
     peer.sendall(b"x")
@@ -1333,10 +1333,6 @@ def test_listening_again_that_fails_is_tried_again(
 def test_a_stop_waits_for_descriptors_to_take_the_backlog(
     start, client, no_more_descriptors
 ):
-    class Staying(Echo):
-        def on_shutdown(self):
-            pass
-
     failed = threading.Event()
 
     class Noting(AsyncSocketServer):
