@@ -227,6 +227,8 @@ cdef class EnvironTemplate:
             shape.begin(self._base)
         shape.set_remote(remote_addr, remote_port)
         self._lent = None
+        # No dict's: what fails below must not leave that of the last environ.
+        self._version = 0
         self._has_input = False
         with cython.critical_section(parser.memo):
             shape.set_values(parser)

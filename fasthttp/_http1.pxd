@@ -107,6 +107,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef double since
     cdef tuple log_entry
 
+    cdef bint expects(self, State state, str fault) except -1
     cdef int await_request(self) except -1
     cdef int abandon(self) except -1
     cdef int begin_request(self) except -1
@@ -129,13 +130,13 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int head_received(self) except -1
     cdef int refuse(self, int status, str detail) except -1
     cdef int send_head(
-        self, object status, object headers, long long length
+        self, object status, list headers, long long length
     ) except -1
     cdef int write_head(
-        self, object status, object headers, long long length
+        self, object status, list headers, long long length
     ) except -1
     cdef int send_response(
-        self, object status, object headers, bytes body
+        self, object status, list headers, bytes body
     ) except -1
     cdef int send_data(self, bytes data) except -1
     cdef int frame_data(self, bytes data, Py_ssize_t size) except -1

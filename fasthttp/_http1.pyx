@@ -51,6 +51,7 @@ cdef double DRAIN_GRACE = 0.2
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 cdef list BUSY = [*PLAIN_TEXT, ("Retry-After", "10")]
+cdef str NO_REQUEST = "there is no request that waits for an answer"
 cdef bytes SERVER_ERROR = b"Internal Server Error\n"
 # What a TLS client's first record begins with (RFC 8446 section 5.1).
 cdef bytes TLS = b"\x16\x03"
@@ -306,6 +307,10 @@ cdef class Request(RequestHead):
         )
 
 
+cdef list as_list(object headers):
+    return headers if type(headers) is list else list(headers)
+
+
 cdef bytes as_bytes(object data):
     if type(data) is bytes:
         return data
@@ -353,36 +358,34 @@ cdef class HttpProtocol(BaseProtocol):
     def on_request(self, request):
         self.respond(404, PLAIN_TEXT, b"Nothing is served here.\n")
 
-    # The answer, from the loop's thread, now or later.
+    # The answer, from the loop's thread, now or later. What may run code of
+    # the caller's comes before the look at the state, which it may change.
 
     def respond(self, status, headers=(), body=b""):
-        if self.state == ENDED:
-            return
-        if self.state != RESPONDING:
-            raise AppError("there is no request that waits for an answer")
-        self.send_response(status, headers, as_bytes(body))
-        self.finish_response()
+        headers, body = as_list(headers), as_bytes(body)
+        if self.expects(RESPONDING, NO_REQUEST):
+            self.send_response(status, headers, body)
+            self.finish_response()
 
     def start(self, status, headers=()):
-        if self.state == ENDED:
-            return
-        if self.state != RESPONDING:
-            raise AppError("there is no request that waits for an answer")
-        self.send_head(status, headers, -1)
+        headers = as_list(headers)
+        if self.expects(RESPONDING, NO_REQUEST):
+            self.send_head(status, headers, -1)
 
     def write(self, data):
-        if self.state == ENDED:
-            return
-        if self.state != STARTED:
-            raise AppError("write() before start()")
-        self.send_data(as_bytes(data))
+        data = as_bytes(data)
+        if self.expects(STARTED, "write() before start()"):
+            self.send_data(data)
 
     def end(self):
-        if self.state == ENDED:
-            return
-        if self.state != STARTED:
-            raise AppError("end() before start()")
-        self.finish_response()
+        if self.expects(STARTED, "end() before start()"):
+            self.finish_response()
+
+    cdef bint expects(self, State state, str fault) except -1:
+        """False once nobody is there who could get an answer."""
+        if self.state != ENDED and self.state != state:
+            raise AppError(fault)
+        return self.state != ENDED
 
     @cython.nonecheck(True)
     def close_socket_connection(self):
@@ -723,7 +726,7 @@ cdef class HttpProtocol(BaseProtocol):
     # Answers.
 
     cdef int send_head(
-        self, object status, object headers, long long length
+        self, object status, list headers, long long length
     ) except -1:
         cdef ResponseSerializer out = self.context.serializer
         self.write_head(status, headers, length)
@@ -737,7 +740,7 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int write_head(
-        self, object status, object headers, long long length
+        self, object status, list headers, long long length
     ) except -1:
         cdef ResponseSerializer out = self.context.serializer
         # RFC 9110 section 8.6: that a body is left out for HEAD tells
@@ -758,7 +761,7 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int send_response(
-        self, object status, object headers, bytes body
+        self, object status, list headers, bytes body
     ) except -1:
         """Head and whole body in one go."""
         cdef ResponseSerializer out = self.context.serializer

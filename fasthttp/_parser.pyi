@@ -85,8 +85,8 @@ class RequestParser:
     def limit_request_body(self) -> int: ...
     @property
     def limit_chunk_extensions(self) -> int: ...
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *args: Never,
         limit_request_line: int = 8192,
         limit_request_fields: int = 100,
@@ -95,7 +95,7 @@ class RequestParser:
         limit_request_body: int = 1 << 30,
         limit_chunk_extensions: int = 16384,
         memo: FieldMemo | None = None,
-    ) -> None: ...
+    ) -> RequestParser: ...
     def receive_data(
         self, data: Buffer
     ) -> list[RequestHead | bytes | EndOfMessage]:

@@ -24,6 +24,10 @@ from fasthttp._fields cimport (
 
 from fasthttp.errors import PeerError
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(object)
+    void PyObject_GC_Track(object)
+
 cdef extern from "<arpa/inet.h>":
     int AF_INET6
     int inet_pton(int, const char *, void *) noexcept
@@ -90,6 +94,7 @@ METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 cdef tuple methods = METHODS
 cdef const byte *EMPTY = b""
+cdef object NESTED = RuntimeError("a receive_data() of this parser runs")
 cdef fh_form forms[3]
 cdef int _forms = fh_forms(forms)
 cdef fh_lines *read_lines = forms[0].lines
@@ -213,12 +218,15 @@ cdef class RequestHead:
         cdef int index
         if self._headers is None:
             headers = PyList_New(self._head.count)
+            # Its empty places are for nobody to see.
+            PyObject_GC_UnTrack(headers)
             # The loop may look for them meanwhile, and others may ask.
             with cython.critical_section(self._memo):
                 for index in range(self._head.count):
                     pair = pair_of(self._memo, &self._head.fields[index], raw)
                     Py_INCREF(pair)
                     PyList_SET_ITEM(headers, index, pair)
+            PyObject_GC_Track(headers)
             self._headers = headers
         return self._headers
 
@@ -259,11 +267,7 @@ cdef class EndOfMessage:
 
 @cython.final
 cdef class RequestParser:
-    def __cinit__(self):
-        self._base = self._end = EMPTY
-        self._start_message()
-
-    def __init__(
+    def __cinit__(
         self, *, Py_ssize_t limit_request_line=8192,
         Py_ssize_t limit_request_fields=100,
         Py_ssize_t limit_request_field_size=16384,
@@ -280,6 +284,8 @@ cdef class RequestParser:
         ):
             if not least <= limit < 1 << 30:
                 raise ValueError(f"{limit} is no limit of a request")
+        self._base = self._end = EMPTY
+        self._start_message()
         self.limit_request_line = limit_request_line
         self.limit_request_fields = limit_request_fields
         self.limit_request_field_size = limit_request_field_size
@@ -289,16 +295,16 @@ cdef class RequestParser:
         self.memo = FieldMemo() if memo is None else memo
 
     cdef RequestParser another(self):
-        """A new one with these limits, which are checked already."""
-        cdef RequestParser made = RequestParser.__new__(RequestParser)
-        made.limit_request_line = self.limit_request_line
-        made.limit_request_fields = self.limit_request_fields
-        made.limit_request_field_size = self.limit_request_field_size
-        made.limit_request_head = self.limit_request_head
-        made.limit_request_body = self.limit_request_body
-        made.limit_chunk_extensions = self.limit_chunk_extensions
-        made.memo = self.memo
-        return made
+        """A new one with these limits."""
+        return RequestParser(
+            limit_request_line=self.limit_request_line,
+            limit_request_fields=self.limit_request_fields,
+            limit_request_field_size=self.limit_request_field_size,
+            limit_request_head=self.limit_request_head,
+            limit_request_body=self.limit_request_body,
+            limit_chunk_extensions=self.limit_chunk_extensions,
+            memo=self.memo,
+        )
 
     def __dealloc__(self):
         PyMem_Free(self.head.fields)
@@ -314,12 +320,16 @@ cdef class RequestParser:
         cdef Py_buffer view
         cdef list events = []
         if self._error is not None:
-            raise self._error
+            # Without those who were told before.
+            raise self._error.with_traceback(None)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        # What is made below may start a collection, and that a finalizer.
+        self._error = NESTED
         try:
             self.feed(<const byte *>view.buf, view.len)
             self._add_events(events)
             self.keep()
+            self._error = None
         except BaseException as error:
             self._state = FAILED
             self._end = self._base

@@ -51,7 +51,7 @@ cdef class ResponseSerializer:
     cdef readonly long long length
 
     cdef int write_head(
-        self, object status, object headers, int minor, bint is_head,
+        self, object status, list headers, int minor, bint is_head,
         bint keep_alive, long long length,
     ) except -1
     cdef int write_chunk_size(self, Py_ssize_t size) except -1
@@ -68,8 +68,7 @@ cdef class ResponseSerializer:
     ) except -1
     cdef void _forget(self, Known *known) noexcept
     cdef bint _act_on(
-        self, Role role, object value, const char *text, Py_ssize_t size,
-        int *seen
+        self, Role role, const char *text, Py_ssize_t size, int *seen
     ) except -1
     cdef int _take_length(
         self, const char *text, Py_ssize_t size, int *seen

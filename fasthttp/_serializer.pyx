@@ -3,6 +3,11 @@
 Whatever an application hands over is checked here: a CR, LF, NUL or other
 control byte, a name that is no token or a status that is none raises
 AppError, and nothing of that response reaches the wire.
+
+All connections of a loop share one serializer, so a head is written without
+running anybody's Python code, which could write another into it: no method
+of a subclass of str or int is called, and nothing is made that could start a
+collection of garbage, and with it finalizers.
 """
 cimport cython
 from cpython.bytes cimport (
@@ -23,6 +28,8 @@ cdef extern from "Python.h":
     PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
     void Py_INCREF(object)
     void Py_XDECREF(PyObject *)
+    bint PyLong_Check(object)
+    long PyLong_AsLongAndOverflow(object, int *) except? -1
     # Of a pointer: as an object it would be held once more while counted.
     Py_ssize_t Py_REFCNT(PyObject *)
     int PyUnicode_KIND(object)
@@ -60,13 +67,13 @@ cdef const char *HEX = b"0123456789abcdef"
 # RFC 9110 section 7.6.1 and PEP 3333: hop-by-hop fields are not the
 # application's to set; of Connection, its options are read.
 cdef dict ROLES = {
-    "date": DATE,
-    "server": SERVER,
-    "content-length": CONTENT_LENGTH,
-    "connection": CONNECTION,
-    "keep-alive": HOP_BY_HOP,
-    "proxy-connection": HOP_BY_HOP,
-    "transfer-encoding": HOP_BY_HOP,
+    b"date": DATE,
+    b"server": SERVER,
+    b"content-length": CONTENT_LENGTH,
+    b"connection": CONNECTION,
+    b"keep-alive": HOP_BY_HOP,
+    b"proxy-connection": HOP_BY_HOP,
+    b"transfer-encoding": HOP_BY_HOP,
 }
 
 
@@ -81,7 +88,7 @@ cdef Role role_of(object name) except? NO_ROLE:
         fh_token_end(text, text + size) != text + size
     ):
         raise AppError(f"not a header name: {name!r}")
-    return ROLES.get(name.lower(), PLAIN)
+    return ROLES.get(text[:size].lower(), PLAIN)
 
 
 @cython.final
@@ -106,8 +113,8 @@ cdef class ResponseSerializer:
         bint keep_alive=True, length=None
     ):
         self.write_head(
-            status, headers, version != "1.0", method == "HEAD", keep_alive,
-            -1 if length is None else length
+            status, list(headers), version != "1.0", method == "HEAD",
+            keep_alive, -1 if length is None else length
         )
         return PyBytes_FromStringAndSize(self.data, self.size)
 
@@ -123,7 +130,7 @@ cdef class ResponseSerializer:
         return b"0\r\n\r\n"
 
     cdef int write_head(
-        self, object status, object headers, int minor, bint is_head,
+        self, object status, list headers, int minor, bint is_head,
         bint keep_alive, long long length,
     ) except -1:
         """Begin with status line and fields; decide framing, persistence.
@@ -209,20 +216,19 @@ cdef class ResponseSerializer:
         cdef Py_ssize_t size
         cdef const char *text
         cdef int high = 0
-        cdef object number = None
-        if isinstance(status, int):
-            number = status
-            status = STATUS_LINES.get(number)
+        cdef int overflow = 0
+        cdef long number
+        cdef bytes line
+        if PyLong_Check(status):
+            number = PyLong_AsLongAndOverflow(status, &overflow)
+            status = STATUS_LINES.get(number) or f"{number} "
         if status is self._last_status and status is not None:
             self.status = self._last_code
             return self.append(
                 PyBytes_AS_STRING(self._status_line),
                 PyBytes_GET_SIZE(self._status_line)
             )
-        self._last_status = None
-        if status is None and number is not None:
-            status = f"{number} "
-        elif not isinstance(status, str):
+        if not PyUnicode_Check(status):
             raise AppError(f"the status is not a str: {status!r}")
         size = PyUnicode_GET_LENGTH(status)
         text = PyUnicode_DATA(status)
@@ -239,13 +245,12 @@ cdef class ResponseSerializer:
         self.status = (
             (text[0] - c"0") * 100 + (text[1] - c"0") * 10 + text[2] - c"0"
         )
-        self._last_status = status
-        self._last_code = self.status
-        self._status_line = b"HTTP/1.1 %b\r\n" % text[:size]
-        return self.append(
-            PyBytes_AS_STRING(self._status_line),
-            PyBytes_GET_SIZE(self._status_line)
-        )
+        line = b"HTTP/1.1 %b\r\n" % text[:size]
+        if PyUnicode_CheckExact(status):
+            self._last_status = status
+            self._last_code = self.status
+            self._status_line = line
+        return self.append(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
 
     cdef int _write_field(self, object field, int *seen) except -1:
         cdef PyObject *name
@@ -280,9 +285,7 @@ cdef class ResponseSerializer:
             <const byte *>text + size, &high
         ) != <const byte *>text + size:
             return self._refuse_value(field)
-        if role != PLAIN and self._act_on(
-            role, <object>value, text, size, seen
-        ):
+        if role != PLAIN and self._act_on(role, text, size, seen):
             return 0
         start = self.size
         to = self._reserve(
@@ -346,8 +349,7 @@ cdef class ResponseSerializer:
         known.name = known.value = NULL
 
     cdef bint _act_on(
-        self, Role role, object value, const char *text, Py_ssize_t size,
-        int *seen
+        self, Role role, const char *text, Py_ssize_t size, int *seen
     ) except -1:
         """Do what a field means for the server; True: it is not sent."""
         if role == DATE:
@@ -359,11 +361,11 @@ cdef class ResponseSerializer:
         if role == CONTENT_LENGTH:
             self._take_length(text, size, seen)
         elif role == CONNECTION:
-            for option in value.lower().split(","):
-                if option.strip() == "close":
-                    seen[0] |= SEEN_CLOSE
-                elif option.strip() == "upgrade":
-                    self.append(b"Connection: upgrade\r\n", 21)
+            options = b",%b," % text[:size].lower().translate(None, b" \t")
+            if b",close," in options:
+                seen[0] |= SEEN_CLOSE
+            if b",upgrade," in options:
+                self.append(b"Connection: upgrade\r\n", 21)
         return True
 
     cdef int _take_length(

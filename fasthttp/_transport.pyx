@@ -779,6 +779,7 @@ cdef class Transport(BaseTransport):
 
     cdef int write_raw(self, const char *data, Py_ssize_t size) except -1:
         cdef Connections owner = self._owner
+        cdef bytes copied
         if (
             owner._current is not self or self._queued
             or self._tail is not None or size > SHARED_SIZE - owner._tx_start
@@ -786,8 +787,11 @@ cdef class Transport(BaseTransport):
         ):
             return self.write(PyBytes_FromStringAndSize(data, size))
         if owner._tx_used + size > SHARED_SIZE:
+            # What is not taken is queued in a list; that a collection of
+            # garbage may begin then, and its finalizers use the serializer.
+            copied = PyBytes_FromStringAndSize(data, size)
             self.flush_shared()
-            return self.write_raw(data, size)
+            return self.write_raw(PyBytes_AS_STRING(copied), size)
         memcpy(owner._tx + owner._tx_used, data, size)
         owner._tx_used += size
         return 0

@@ -293,7 +293,7 @@ cdef class WsgiCall:
     cdef dict environ
     cdef RequestBody body
     cdef str status
-    cdef object headers
+    cdef list headers
     cdef bint started
     cdef bint lazy              # the iterable makes its blocks when asked
     cdef bint enough            # no more of the body will be sent
@@ -425,13 +425,14 @@ cdef class WsgiCall:
         cdef bint enough
         while self.protocol is not None:
             enough = self.enough
-            try:
-                chunk = as_bytes(next(self.iterator))
-            except StopIteration:
+            # Without an exception at the end, which needs memory.
+            block = next(self.iterator, self)
+            if block is self:
                 if not self.started:
                     self.require_start()
                     self.start(0)
                 return self.emit(FINISH, None)
+            chunk = as_bytes(block)
             if chunk:
                 self.yielded(chunk)
             if enough:

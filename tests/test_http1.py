@@ -318,6 +318,68 @@ def test_the_last_request(name, size, glued):
     assert len(connection.requests) == 1
 
 
+@pytest.mark.parametrize("later", [True, False])
+def test_headers_that_answer_another_client_meanwhile(later):
+    """One serializer writes the heads of all of them."""
+    first = Connection(Later).feed(GET)
+    second = Connection(beside=first).feed(GET)
+
+    def headers():
+        yield "X-For", "first"
+        second.http.respond(200, [("X-For", "second")], b"to second")
+        if later:
+            yield "X-Also", "first"
+
+    first.http.respond(200, headers(), b"to first")
+    for connection, name in ((first, "first"), (second, "second")):
+        assert connection.response.headers["x-for"] == name
+        assert connection.response.body == f"to {name}".encode()
+    assert ("x-also" in first.response.headers) == later
+    assert "x-also" not in second.response.headers
+
+
+class Text(str):
+    """A body that runs something where its bytes are asked for."""
+
+    def encode(self):
+        self.run()
+        return b"outer"
+
+
+@pytest.mark.parametrize("where", ["headers", "body", "start"])
+@pytest.mark.parametrize("what", ["respond", "close"])
+def test_an_answer_that_answers_or_closes_itself(error_log, where, what):
+    """Each request gets one answer, the next one its own."""
+
+    def answer(self, request):
+        def inner():
+            if what == "close":
+                self.close_socket_connection()
+            else:
+                self.respond(200, [], b"inner")
+
+        def headers():
+            inner()
+            yield "X", "outer"
+
+        if request.target == "/last":
+            self.respond(200, [], b"last")
+        elif where == "body":
+            body = Text()
+            body.run = inner
+            self.respond(200, [], body)
+        elif where == "headers":
+            self.respond(200, headers(), b"outer")
+        else:
+            self.start(200, headers())
+            self.end()
+
+    connection = Connection(answering(answer)).feed(GET + GET_LAST)
+    bodies = [response.body for response in connection.responses()]
+    assert bodies == ([b"inner", b"last"] if what == "respond" else [])
+    assert len(error_log.records) == (what == "respond")
+
+
 def test_the_application_may_close():
     def answer(self, request):
         self.respond(200, [("Connection", "close")], b"")

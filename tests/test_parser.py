@@ -1,8 +1,10 @@
 """RequestParser: every byte at every place, its limits, its interface."""
 
 import array
+import contextlib
 import dataclasses
 import gc
+import sys
 import time
 import tracemalloc
 
@@ -420,6 +422,57 @@ def test_a_refused_buffer_is_not_held():
     with pytest.raises(PeerError):
         RequestParser().receive_data(buffer)
     buffer.clear()
+
+
+def test_a_refused_parser_holds_nothing_of_who_was_told():
+    parser = RequestParser()
+    depths = []
+    for _ in range(3):
+        with pytest.raises(PeerError) as refusal:
+            parser.receive_data(b"BAD\r\n")
+        depths.append(len(refusal.traceback))
+    assert depths[1] == depths[2]
+
+
+def test_limits_do_not_change():
+    parser = RequestParser(limit_request_fields=20)
+    parser.receive_data(LINE + HOST + b"X: y\r\n" * 15)
+    with contextlib.suppress(TypeError):
+        parser.__init__(limit_request_fields=1)
+    assert parser.limit_request_fields == 20
+    head, _ = parser.receive_data(b"\r\n")
+    assert len(head.headers) == 16
+
+
+def test_a_parser_called_from_within_itself():
+    """A collection of garbage may start anywhere, and then a finalizer."""
+    parser = RequestParser()
+    refused = []
+
+    def call(phase, info):
+        try:
+            parser.receive_data(b"GET /inner HTTP/1.1\r\nHost: b\r\n\r\n")
+        except RuntimeError as error:
+            refused.append(error)
+
+    # 3.11 collects where objects are made, later ones between two lines.
+    collections = gc.get_threshold()
+    gc.callbacks.append(call)
+    gc.set_threshold(1)
+    try:
+        events = parser.receive_data(GOOD * 50)
+    finally:
+        gc.set_threshold(*collections)
+        gc.callbacks.remove(call)
+    heads = [each for each in events if isinstance(each, RequestHead)]
+    assert [head.target for head in heads] == ["/"] * 50
+    assert refused or sys.version_info >= (3, 12)
+
+
+def test_what_an_application_adds_to_a_list_of_headers_is_collected():
+    """The list is untracked while it has empty places, not longer."""
+    (head, _) = RequestParser().receive_data(LINE + HOST + END[2:])
+    assert gc.is_tracked(head.headers)
 
 
 def test_a_head_outlives_its_parser_and_the_next_head():

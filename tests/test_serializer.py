@@ -3,6 +3,7 @@
 import email.utils
 import gc
 import itertools
+import sys
 import time
 import tracemalloc
 from http import HTTPStatus
@@ -600,6 +601,53 @@ def test_a_field_is_not_kept_for_another_of_its_address(serializer):
         value = f"value {number}"
         fields = fields_of(serializer, headers=[("X", value)], length=0)
         assert fields[0] == f"X: {value}"
+
+
+class Text(str):
+    """What some use to keep a name's case from others that lower it."""
+
+    def lower(self):
+        return self
+
+
+class Code(int):
+    def __hash__(self):
+        raise AssertionError("code that runs within a head")
+
+    __eq__ = __index__ = __str__ = __hash__
+
+
+def test_no_code_of_a_subclass_decides(serializer):
+    kept = [(Text("X-Own"), Text("1")), (Text("Content-Length"), Text("7"))]
+    hop = [(Text("Transfer-Encoding"), "chunked"), ("Connection", Text("TE"))]
+    fields = fields_of(serializer, Code(200), kept + hop, length=5)
+    assert fields == ["X-Own: 1", "Content-Length: 7"]
+    with pytest.raises(AppError):
+        serializer.head(200, [(Text("Content-Length"), "junk")])
+    status = Text("299 Own")
+    assert head_of(serializer, status)[0] == "HTTP/1.1 299 Own"
+    with pytest.raises(AppError):
+        serializer.head(Code(1 << 70), [])
+
+
+def test_a_head_holds_no_status_of_a_class_of_ones_own(serializer):
+    status = Text("299 Own")
+    serializer.head(status, [])
+    before = sys.getrefcount(status)
+    serializer.head("200 OK", [])
+    assert sys.getrefcount(status) == before
+
+
+def test_fields_that_write_another_head_meanwhile(serializer):
+    def fields():
+        yield "X-First", "1"
+        serializer.head(404, [("X-Other", "1")], length=7)
+        yield "X-Last", "1"
+
+    line, written = head_of(serializer, 200, fields(), length=5)
+    assert line == "HTTP/1.1 200 OK"
+    assert written == ["X-First: 1", "X-Last: 1", "Content-Length: 5"]
+    assert (serializer.status, serializer.length) == (200, 5)
 
 
 def test_no_memory_is_left_behind():
