@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .config import Config
 from .errors import AppError
 from .log import clf_time, escape
-from .server import AsyncSocketServer
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
 
 Environ: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
-
-
-class _OneRequestServer(AsyncSocketServer):
-    """Leaves the clients that wait to the next call."""
-
-    SHARED_SOCKETS = True
-
-
-class _OneRequestWorker(Worker):
-    server_class = _OneRequestServer
 
 
 class WSGIRequestHandler:
@@ -278,10 +267,11 @@ class WSGIServer:
             **self.settings,
         }
         config = Config(**settings)
-        make = _OneRequestWorker if once else Worker
         # a copy, because the worker closes what it is given
         sockets = [self.socket.dup()]
-        worker = make(self._answer, config, sockets, access_log=log)
+        worker = Worker(self._answer, config, sockets, access_log=log)
+        # clients that wait are left to the next call
+        worker.server.SHARED_SOCKETS = once
         return worker
 
     def _is_threading(self) -> bool:

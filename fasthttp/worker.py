@@ -29,8 +29,6 @@ class Worker:
     `access_log` is called as `log.AccessLog` is; None logs no requests.
     """
 
-    server_class: type[AsyncSocketServer] = AsyncSocketServer
-
     def __init__(
         self,
         app: Callable[..., Any],
@@ -45,7 +43,7 @@ class Worker:
             app, config, multiprocess=multiprocess, access_log=access_log
         )
         defer_accept(sockets)
-        self.server = self.server_class.from_sockets(
+        self.server = AsyncSocketServer.from_sockets(
             sockets,
             self.gateway,
             max_connections=config.worker_connections,
