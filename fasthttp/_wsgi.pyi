@@ -34,7 +34,6 @@ class WsgiGateway:
     """Makes one protocol for each connection, all calling `app`.
 
     Pass it as `prot` to an AsyncSocketServer, one gateway for each.
-    `multiprocess` is what the application reads as wsgi.multiprocess.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class WsgiGateway:
         app: WSGIApplication,
         config: Config,
         *,
-        multiprocess: bool = False,
         access_log: _AccessLog | None = None,
     ) -> None: ...
     @property

@@ -138,11 +138,10 @@ cdef class WsgiGateway:
     cdef object _last_address
     cdef str _last_remote       # one object for the clients of one address
     cdef EnvironTemplate _last_template
-    cdef object _runtime
     cdef WsgiCall _spare
     cdef ThreadPool pool
 
-    def __init__(self, app, config, *, multiprocess=False, access_log=None):
+    def __init__(self, app, config, *, access_log=None):
         self.app = app
         self.config = config
         self.context = HttpContext(config, access_log)
@@ -151,7 +150,6 @@ cdef class WsgiGateway:
             K_INPUT: NoInput(),
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": config.threads > 1,
-            "wsgi.multiprocess": bool(multiprocess),
             "wsgi.file_wrapper": FileWrapper,
         }
 

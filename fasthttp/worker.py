@@ -35,13 +35,10 @@ class Worker:
         config: Config,
         sockets: Sequence[socket.socket],
         *,
-        multiprocess: bool = False,
         access_log: Callable[..., None] | None = None,
     ) -> None:
         self.config = config
-        self.gateway = WsgiGateway(
-            app, config, multiprocess=multiprocess, access_log=access_log
-        )
+        self.gateway = WsgiGateway(app, config, access_log=access_log)
         defer_accept(sockets)
         self.server = AsyncSocketServer.from_sockets(
             sockets,
