@@ -54,13 +54,12 @@ def escape(text: str) -> str:
 class AccessLog:
     """Writes one line in Apache's combined form for each response.
 
-    `write` takes the finished line, which ends in `end`. An instance is
-    the `access_log` of a gateway and belongs to one loop.
+    `write` takes the line without its end. An instance is the `access_log`
+    of a gateway and belongs to one loop.
     """
 
-    def __init__(self, write: Callable[[str], object], end: str = "") -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
-        self._line = ACCESS_LINE + end
         self._second = -1
         self._time = ""
 
@@ -76,7 +75,7 @@ class AccessLog:
         def write(line: str) -> None:
             nonlocal broken
             try:
-                stream.write(line)
+                stream.write(line + "\n")
                 stream.flush()
             except (OSError, ValueError) as error:  # ValueError: closed
                 if not broken:
@@ -85,7 +84,7 @@ class AccessLog:
             else:
                 broken = False
 
-        return cls(write, "\n")
+        return cls(write)
 
     @classmethod
     def to_logger(cls) -> "AccessLog":
@@ -104,7 +103,7 @@ class AccessLog:
     ) -> None:
         """Log one response; `size` is its body's, in bytes."""
         self._write(
-            self._line
+            ACCESS_LINE
             % (
                 remote_addr or "-",
                 self._now(),
