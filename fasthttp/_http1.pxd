@@ -97,7 +97,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int status
     cdef int framing
     cdef bint persist
-    cdef bint sending           # what is one piece, on this stack
+    cdef bint sending           # in send_piece(), on this stack
     cdef bint pause_due
     cdef bint told_pause
     cdef bint overrun           # of its Content-Length, and logged
@@ -139,7 +139,8 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, list headers, bytes body
     ) except -1
     cdef int send_data(self, bytes data) except -1
-    cdef int frame_data(self, bytes data, Py_ssize_t size) except -1
+    cdef bytes admit(self, bytes data)
+    cdef int send_piece(self, bytes data) except -1
     cdef int send_file(
         self, object owner, int fd, long long offset, long long count
     ) except -1

@@ -728,13 +728,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int send_head(
         self, object status, list headers, long long length
     ) except -1:
-        cdef ResponseSerializer out = self.context.serializer
         self.write_head(status, headers, length)
-        self.sending = True
-        try:
-            self.transport.write_raw(out.data, out.size)
-        finally:
-            self.sending = False
+        self.send_piece(b"")
         if self.pause_due:
             self.tell_pause()
         return 0
@@ -764,31 +759,22 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, list headers, bytes body
     ) except -1:
         """Head and whole body in one go."""
-        cdef ResponseSerializer out = self.context.serializer
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
-        self.write_head(status, headers, size)
+        self.write_head(status, headers, PyBytes_GET_SIZE(body))
         # Should it be told to pause, then behind the whole: next_request().
-        self.sending = True
-        try:
-            if (
-                size <= COPY_MAX and self.framing == LENGTH
-                and self.remaining == size
-            ):
-                out.append(PyBytes_AS_STRING(body), size)
-                self.remaining = 0
-                self.sent = size
-                self.transport.write_raw(out.data, out.size)
-            else:
-                self.transport.write_raw(out.data, out.size)
-                self.send_data(body)
-        finally:
-            self.sending = False
-        return 0
+        return self.send_piece(self.admit(body))
 
     cdef int send_data(self, bytes data) except -1:
+        self.context.serializer.size = 0
+        self.send_piece(self.admit(data))
+        if self.pause_due:
+            self.tell_pause()
+        return 0
+
+    cdef bytes admit(self, bytes data):
+        """What of `data` belongs to the body."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        if size == 0 or self.framing == NO_BODY:
-            return 0
+        if self.framing == NO_BODY:
+            return b""
         if self.framing == LENGTH:
             if size > self.remaining:
                 if not self.overrun:
@@ -800,33 +786,32 @@ cdef class HttpProtocol(BaseProtocol):
                 self.overrun = True
                 data = data[:self.remaining]
                 size = self.remaining
-                if size == 0:
-                    return 0
             self.remaining -= size
         self.sent += size
-        if self.sending:
-            return self.frame_data(data, size)
+        return data
+
+    cdef int send_piece(self, bytes data) except -1:
+        """What the serializer holds, then `data`; tells no pause before."""
+        cdef ResponseSerializer out = self.context.serializer
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef bint is_chunk = size > 0 and self.framing == CHUNKED
+        if is_chunk:
+            out.write_chunk_size(size)
+        elif out.size and 0 < size <= COPY_MAX:
+            out.append(PyBytes_AS_STRING(data), size)
+            size = 0
         self.sending = True
         try:
-            self.frame_data(data, size)
+            if out.size:
+                self.transport.write_raw(out.data, out.size)
+            if size > COPY_MAX:
+                self.transport.write(data)
+            elif size:
+                self.transport.write_raw(PyBytes_AS_STRING(data), size)
+            if is_chunk:
+                self.transport.write_raw(b"\r\n", 2)
         finally:
             self.sending = False
-        if self.pause_due:
-            self.tell_pause()
-        return 0
-
-    cdef int frame_data(self, bytes data, Py_ssize_t size) except -1:
-        cdef ResponseSerializer out = self.context.serializer
-        if self.framing == CHUNKED:
-            out.size = 0
-            out.write_chunk_size(size)
-            self.transport.write_raw(out.data, out.size)
-        if size <= COPY_MAX:
-            self.transport.write_raw(PyBytes_AS_STRING(data), size)
-        else:
-            self.transport.write(data)
-        if self.framing == CHUNKED:
-            self.transport.write_raw(b"\r\n", 2)
         return 0
 
     cdef int send_file(
@@ -856,11 +841,9 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int end_response(self) except -1:
         """Send what ends the body; the connection's fate is decided."""
         if self.framing == CHUNKED:
-            self.sending = True
-            try:
-                self.transport.write_raw(b"0\r\n\r\n", 5)
-            finally:
-                self.sending = False
+            self.context.serializer.size = 0
+            self.context.serializer.append(b"0\r\n\r\n", 5)
+            self.send_piece(b"")
             # There is nothing left to write, nor to end.
             self.pause_due = False
         elif self.framing == LENGTH and self.remaining > 0:
