@@ -150,6 +150,5 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int drop_body(self) except -1
     cdef int fail_response(self) except -1
     cdef int note_request(self) except -1
-    cdef str latin1(self, unsigned start, unsigned size)
     cdef int log_cut(self) except -1
     cdef int log_response(self) except -1

@@ -11,10 +11,9 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 )
-from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memcpy
 
-from fasthttp._fields cimport Field, REFERER, USER_AGENT
+from fasthttp._fields cimport Field, latin1, REFERER, USER_AGENT
 from fasthttp._parser cimport (
     DATA, END, HEAD, RequestHead, RequestParser, Span
 )
@@ -893,31 +892,28 @@ cdef class HttpProtocol(BaseProtocol):
     # The access log.
 
     cdef int note_request(self) except -1:
+        cdef RequestParser parser = self.parser
+        cdef Span target = parser.head.target
         cdef int index
         cdef Field *field
-        cdef Span line = self.parser.head.method
-        line.size = (
-            self.parser.head.target.start + self.parser.head.target.size
-        )
         cdef str referer = ""
         cdef str agent = ""
-        for index in range(self.parser.head.count):
-            field = &self.parser.head.fields[index]
+        for index in range(parser.head.count):
+            field = &parser.head.fields[index]
             if field.known == REFERER:
-                referer = self.latin1(field.value, field.value_size)
+                referer = latin1(
+                    parser.at(field.value), field.value_size, field.high
+                )
             elif field.known == USER_AGENT:
-                agent = self.latin1(field.value, field.value_size)
+                agent = latin1(
+                    parser.at(field.value), field.value_size, field.high
+                )
+        line = latin1(parser.at(0), target.start + target.size, False)
         self.log_entry = (
-            f"{self.latin1(line.start, line.size)}"
-            f" HTTP/1.{self.parser.head.minor}",
-            referer, agent, self.transport.now(),
+            f"{line} HTTP/1.{parser.head.minor}", referer, agent,
+            self.transport.now(),
         )
         return 0
-
-    cdef str latin1(self, unsigned start, unsigned size):
-        return PyUnicode_DecodeLatin1(
-            <const char *>self.parser.at(start), size, NULL
-        )
 
     cdef int log_cut(self) except -1:
         """An answer that has begun will not come to its end."""

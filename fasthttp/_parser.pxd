@@ -46,7 +46,7 @@ cdef class RequestHead:
     cdef Head _head
     cdef list _headers
 
-    cdef str text(self, Span span)
+    cdef object text(self, Span span)
 
 
 cdef class RequestParser:

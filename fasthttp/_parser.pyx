@@ -12,7 +12,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport Py_INCREF
-from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.limits cimport LLONG_MAX
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memmove
@@ -165,9 +164,11 @@ cdef class RequestHead:
     def __cinit__(self):
         self._raw = b""
 
-    cdef str text(self, Span span):
-        return PyUnicode_DecodeLatin1(
-            PyBytes_AS_STRING(self._raw) + span.start, span.size, NULL
+    cdef object text(self, Span span):
+        """Of the request line, which is ASCII."""
+        return latin1(
+            <const byte *>PyBytes_AS_STRING(self._raw) + span.start,
+            span.size, False
         )
 
     @property
@@ -179,11 +180,7 @@ cdef class RequestHead:
 
     @property
     def target(self):
-        cdef Span target = self._head.target
-        return latin1(
-            <const byte *>PyBytes_AS_STRING(self._raw) + target.start,
-            target.size, False
-        )
+        return self.text(self._head.target)
 
     @property
     def path(self):
