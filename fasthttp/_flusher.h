@@ -63,20 +63,16 @@ fh_flusher_destroy(struct fh_flusher *self)
     pthread_mutex_destroy(&self->lock);
 }
 
-/* `size` bytes at `data` wait: the last piece has grown, or a new one is
- * there. The owner sees to it that there are never more than FH_ROW.
+/* This piece waits: the last one has grown, or a new one is there. The owner
+ * sees to it that there are never more than FH_ROW.
  *
  * Only what is there already is guarded by the lock; a new piece is there
  * when it is counted. Measured: 110 instructions a request less. */
 static inline void
-fh_flusher_hold(struct fh_flusher *self, int fd, const char *data, size_t size,
-                const char *tail, size_t tail_size)
+fh_flusher_hold(struct fh_flusher *self, struct fh_piece piece)
 {
-    struct fh_piece piece = {.fd = fd, .flags = FH_SEND_FLAGS,
-                             .data = data, .size = size, .tail = tail,
-                             .tail_size = tail_size, .fresh = true};
     struct fh_piece *last = self->pieces + self->count;
-    if (self->count && last[-1].fd == fd) {
+    if (self->count && last[-1].fd == piece.fd) {
         pthread_mutex_lock(&self->lock);
         last--;
         piece.sent = last->sent;

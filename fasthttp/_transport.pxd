@@ -46,6 +46,7 @@ cdef extern from "_flusher.h":
         size_t tail_size
         size_t sent
         int failure
+        bint fresh
     struct fh_flusher:
         fh_piece *pieces
 
@@ -141,8 +142,10 @@ cdef class Transport(BaseTransport):
     cdef int tell_full(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
+    cdef fh_piece written(self) noexcept
     cdef int prepare(self, fh_piece *piece) except -1
     cdef int keep_rest(self, fh_piece *piece) except -1
+    cdef int enqueue_rest(self, fh_piece *piece) except -1
     cdef bint has_unsent(self) noexcept
     cdef int end(self) except -1
     cdef int gather(self) except -1
