@@ -1,5 +1,6 @@
-"""The real command as a fixture."""
+"""Fixtures of several modules: the real command, and small ones."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fakes import ErrorLog
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30
@@ -112,6 +114,19 @@ class Command:
             reader.join()
         self.process.stdout.close()
         self.process.stderr.close()
+
+
+@pytest.fixture
+def stack():
+    """What is entered is left after the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def error_log():
+    with ErrorLog() as log:
+        yield log
 
 
 @pytest.fixture

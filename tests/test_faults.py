@@ -36,12 +36,6 @@ HALF_CHUNK = (
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
 @pytest.fixture(autouse=True, scope="module")
 def many_descriptors():
     """As many as the system allows; the commands inherit it."""

@@ -16,7 +16,6 @@ import h11
 import pytest
 from fakes import (
     PATIENCE,
-    ErrorLog,
     FakeServer,
     FakeTransport,
     Probes,
@@ -196,12 +195,6 @@ class Connection:
 @pytest.fixture(params=[1 << 16, 1], ids=["whole", "bytewise"])
 def size(request):
     return request.param
-
-
-@pytest.fixture
-def error_log():
-    with ErrorLog() as log:
-        yield log
 
 
 # Requests.

@@ -12,14 +12,13 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fakes import (
     PATIENCE,
     POLLERS,
-    ErrorLog,
     Probe,
     Probes,
     connect,
@@ -49,12 +48,6 @@ def poller(request, monkeypatch):
 
 
 @pytest.fixture
-def stack():
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
 def start(stack):
     """Starts a server for a protocol, on a free port, in a thread."""
 
@@ -70,12 +63,6 @@ def start(stack):
 def client(stack):
     """Connects a client to a server."""
     return lambda server: stack.enter_context(connect(server.port))
-
-
-@pytest.fixture
-def error_log():
-    with ErrorLog() as log:
-        yield log
 
 
 # Protocols in the style of the server this one replaces.

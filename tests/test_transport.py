@@ -18,7 +18,6 @@ import pytest
 from fakes import (
     PATIENCE,
     POLLERS,
-    ErrorLog,
     Probe,
     Probes,
     connect,
@@ -48,18 +47,6 @@ TCPI_SEGS_IN = 140
 @pytest.fixture(autouse=True, params=POLLERS)
 def poller(request, monkeypatch):
     use_poller(request.param, monkeypatch)
-
-
-@pytest.fixture
-def stack():
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def error_log():
-    with ErrorLog() as log:
-        yield log
 
 
 @pytest.fixture
