@@ -31,7 +31,7 @@ class BaseTransport:
         """Offer what is queued to the kernel now."""
 
     def flush_soon(self) -> int:
-        """Let what is queued leave within 2 ms, whatever the caller does.
+        """Let what is queued leave within 10 ms, whatever the caller does.
 
         More that is written meanwhile may leave with it.
         """

@@ -125,7 +125,7 @@ class Config:
     """All settings of one server; raises ConfigError on impossible ones.
 
     Times are seconds, sizes are bytes. The field's metadata holds what the
-    command needs: help, further names, the metavar and the least value.
+    command needs: help, further names, the metavar and the bounds.
     """
 
     bind: tuple[str, ...] = _option(
