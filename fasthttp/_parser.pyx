@@ -129,13 +129,11 @@ cdef inline bint is_exactly(
 
 
 def scans_agree(bytes data):
-    """True if all forms of a scan find the same in `data`."""
     cdef const byte *p = <const byte *>PyBytes_AS_STRING(data)
     return fh_scan_check(FieldMemo().names, p, p + len(data)) < 0
 
 
 def percent_decoded(bytes text not None):
-    """RFC 3986 section 2.1; what is no escape stays as it is."""
     cdef bytes decoded = PyBytes_FromStringAndSize(NULL, len(text))
     cdef Py_ssize_t size = fh_percent_decode(
         <const byte *>PyBytes_AS_STRING(text), len(text),
@@ -308,12 +306,6 @@ cdef class RequestParser:
         PyMem_Free(self._kept)
 
     def receive_data(self, data):
-        """Take bytes in, return the events they complete.
-
-        An event is a `RequestHead`, `bytes` of its body, or `EndOfMessage`.
-        Raises PeerError when the bytes are no HTTP/1.x request; the parser
-        then takes no more.
-        """
         cdef Py_buffer view
         cdef list events = []
         if self._error is not None:
@@ -358,7 +350,6 @@ cdef class RequestParser:
 
     @property
     def between_messages(self):
-        """True when no request has begun and none is unfinished."""
         return bool(self.idle())
 
     cdef int feed(self, const byte *data, Py_ssize_t size) except -1:

@@ -105,7 +105,7 @@ class Connections:
         """Ask every protocol to come to its end."""
 
     def abort(self) -> None:
-        """Close every connection at once."""
+        """Close every connection at once; raise what an exit raises then."""
 
     def transports(self) -> list[Transport]:
         """The open connections."""

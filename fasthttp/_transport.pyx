@@ -368,7 +368,6 @@ cdef class Connections:
         return 0
 
     def flush(self):
-        """Send what was queued outside of an event; True if more waits."""
         cdef list dirty
         cdef Transport transport
         if self._dirty:
@@ -406,7 +405,6 @@ cdef class Connections:
         return 0
 
     def accept(self, int listener, object factory, Py_ssize_t limit):
-        """Accept until none waits or `limit` is reached; 0 or an errno."""
         cdef sockaddr_storage peer
         cdef socklen_t size
         cdef int failure = 0
@@ -469,7 +467,6 @@ cdef class Connections:
         return self._local
 
     def sweep(self):
-        """Tell every connection whose deadline has passed."""
         cdef object handler
         cdef Transport transport
         cdef list due = []
@@ -493,7 +490,6 @@ cdef class Connections:
             transport.end()
 
     def drain(self):
-        """Ask every protocol to come to its end."""
         cdef Transport transport
         for transport in self.transports():
             self.begin(transport)
@@ -505,7 +501,6 @@ cdef class Connections:
             transport.end()
 
     def abort(self):
-        """Close every connection at once; raise what an exit raises then."""
         cdef Transport transport
         cdef object failure = None
         for transport in self.transports():
