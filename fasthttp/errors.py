@@ -34,14 +34,8 @@ class PeerError(FastHttpError):
 class AppError(FastHttpError):
     """The application broke a contract (PEP 3333, RFC 9110).
 
-    The peer gets a plain 500; `detail` is for the log only.
+    The peer gets a plain 500; the message is for the log only.
     """
-
-    status = 500
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 class ConfigError(FastHttpError, ValueError):
