@@ -122,16 +122,22 @@ class ErrorLog(logging.Handler):
             self._added.notify_all()
 
     def wait_for(self, text):
-        """The first record whose message holds `text`."""
+        """The first record with `text` in its message or traceback."""
 
         def found():
             return [
-                record for record in self.records if text in record.getMessage()
+                record for record in self.records if text in self.format(record)
             ]
 
         with self._added:
             assert self._added.wait_for(found, PATIENCE), self.messages
         return found()[0]
+
+    def take(self, text):
+        """Wait for a record as above and remove it; all that it says."""
+        record = self.wait_for(text)
+        self.records.remove(record)
+        return self.format(record)
 
     @property
     def messages(self):
