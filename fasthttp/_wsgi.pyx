@@ -73,6 +73,18 @@ class FileWrapper:
         if hasattr(filelike, "close"):
             self.close = filelike.close
 
+    # For who answers a Range: werkzeug would read all that is before it.
+
+    def seekable(self):
+        seekable = getattr(self.filelike, "seekable", None)
+        return seekable is not None and seekable()
+
+    def seek(self, *where):
+        return self.filelike.seek(*where)
+
+    def tell(self):
+        return self.filelike.tell()
+
     def __iter__(self):
         return self
 
@@ -82,21 +94,30 @@ class FileWrapper:
         raise StopIteration
 
 
-@cython.final
-cdef class NoInput:
+class NoInput(io.BufferedIOBase):
     """wsgi.input of a request without a body; holds nothing, can be shared."""
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
 
     def read(self, size=-1):
         return b""
 
-    def readline(self, size=-1):
-        return b""
+    read1 = read
 
-    def readlines(self, hint=-1):
-        return []
+    def readinto(self, buffer):
+        return 0
 
-    def __iter__(self):
-        return iter(())
+    readinto1 = readinto
+
+    def seek(self, offset, whence=0):
+        return 0
+
+    def tell(self):
+        return 0
 
     def close(self):
         pass
@@ -273,11 +294,10 @@ cdef enum Output:
     START = 1       # the body's length or -1
     WRITE = 2       # bytes of it
     WRITE_FILE = 3  # (OwnedFile, offset, count)
-    PARK = 4        # more will come once the client has read
-    FINISH = 5
-    FAIL = 6
-    RETURN = 7      # of run(); the thread, if it rests
-    END = 8         # of the last run()
+    FINISH = 4
+    FAIL = 5
+    PARK = 6        # more will come once the client has read
+    END = 7         # close() was called; the thread, if it rests
 
 
 @cython.final
@@ -398,25 +418,22 @@ cdef class WsgiCall:
         if not self.started:
             self.lazy = type(result) is not list and type(result) is not tuple
             if type(result) is list and len(<list>result) == 1:
-                self.require_start()
                 return self.emit(
-                    RESPOND, as_bytes((<list>result)[0])
+                    RESPOND, checked((<list>result)[0])
                 )
             if type(result) is FileWrapper and self.emit_file(result):
                 return 0
             if not self.lazy:
-                self.require_start()
-                self.start(sum([len(as_bytes(part)) for part in result]))
+                self.start(sum([len(checked(part)) for part in result]))
         self.iterator = iter(result)
         return 0
 
-    cdef int require_start(self) except -1:
-        if self.status is None:
-            raise AppError("start_response was not called")
-        return 0
-
     cdef int step(self) except -1:
-        """Ask for chunks until there are no more or enough for now."""
+        """Ask for chunks until there are no more or enough for now.
+
+        At first, for two: a response that is one block comes to its end.
+        """
+        cdef bint first = not self.started
         cdef Py_ssize_t budget = STEP_BYTES
         cdef double until = fh_monotonic() + STEP_SECONDS
         cdef bytes chunk
@@ -427,24 +444,23 @@ cdef class WsgiCall:
             block = next(self.iterator, self)
             if block is self:
                 if not self.started:
-                    self.require_start()
                     self.start(0)
                 return self.emit(FINISH, None)
-            chunk = as_bytes(block)
+            chunk = checked(block)
             if chunk:
                 self.yielded(chunk)
             if enough:
                 # Asked once more, as code may stand after its last yield.
                 return self.emit(FINISH, None)
             budget -= PyBytes_GET_SIZE(chunk) + CHUNK_COST
-            if budget <= 0 or fh_monotonic() >= until:
+            if not first and (budget <= 0 or fh_monotonic() >= until):
                 return self.emit(PARK, None)
+            first = False
         self.done = True
         return 0
 
     cdef int yielded(self, bytes data) except -1:
         if not self.started:
-            self.require_start()
             self.start(-1)
         return self.emit(WRITE, data)
 
@@ -473,7 +489,6 @@ cdef class WsgiCall:
             or info.st_blocks == 0 or offset > info.st_size
         ):
             return False
-        self.require_start()
         size = info.st_size - offset
         if size <= COPY_MAX:
             self.emit(RESPOND, os.pread(fd, size, offset))
@@ -530,17 +545,23 @@ cdef class WsgiCall:
     # Between the two.
 
     cdef int emit(self, Output kind, object content) except -1:
+        if kind == START or kind == RESPOND:
+            if self.status is None:
+                raise AppError("start_response was not called")
+            if self.thread is not None:
+                # Read in the loop, later; the list stays the application's.
+                self.headers = list(self.headers)
         if kind == RESPOND or kind == FINISH or kind == FAIL:
             self.done = True
         if self.thread is None:
             return self.apply(kind, content)
-        if kind == START or kind == RESPOND:
-            # Read in the loop, later; the list stays the application's.
-            self.headers = list(self.headers)
+        if kind == PARK:
+            # Told when the thread rests, or it might be woken before.
+            return 0
         cdef ThreadPool pool = self.thread.pool
         pool.outbox.append((self, kind, content))
         # Else more follows at once, or the thread's return.
-        if self.lazy and kind != START and kind != PARK:
+        if self.lazy and kind != START:
             pool.tell(self.loop)
         return 0
 
@@ -672,7 +693,7 @@ cdef object reader_of(object filelike):
     return reader if type(raw) is io.FileIO else None
 
 
-cdef bytes as_bytes(object chunk):
+cdef bytes checked(object chunk):
     if type(chunk) is not bytes:
         raise AppError(f"the body is not made of bytes: {chunk!r}")
     return chunk
@@ -681,13 +702,14 @@ cdef bytes as_bytes(object chunk):
 @cython.final
 @cython.internal
 cdef class PoolThread:
-    """Runs calls, one at a time, and hands what they make to the loop."""
+    """Runs a call from its begin to close(), and hands the loop its output.
+
+    What an application keeps in threading.local is that call's.
+    """
 
     cdef ThreadPool pool
-    cdef Gate gate              # opened once there is a call
-    cdef object own             # calls that only this thread may run
-    cdef bint had_own
-    cdef int open               # calls that only it may end
+    cdef Gate gate              # opened when the call may run, or to end
+    cdef WsgiCall call
     cdef double until           # when to look for how long it has run
     cdef double enough          # processor time, then it rests
     cdef object thread
@@ -695,7 +717,6 @@ cdef class PoolThread:
     def __init__(self, ThreadPool pool, int number):
         self.pool = pool
         self.gate = Gate()
-        self.own = deque()
         self.thread = threading.Thread(
             target=self.work, name=f"fasthttp-{number}", daemon=True
         )
@@ -703,25 +724,32 @@ cdef class PoolThread:
 
     def work(self):
         cdef ThreadPool pool = self.pool
-        cdef WsgiCall call, done
+        cdef WsgiCall call
+        # A program's end need not wait for it, but for threads of the
+        # application, which inherit this.
+        threading.current_thread()._daemonic = False
         while True:
             if not pool.ending:
                 self.gate.wait()
+            if self.call is None:
+                return
             self.until = fh_monotonic() + BATCH_SECONDS
             self.enough = fh_thread_time() + BATCH_SECONDS
-            call = self.next_call()
-            if call is None:
-                return
-            while call is not None:
+            rests = False
+            while not rests:
+                call = self.call
                 try:
                     call.run()
                 except BaseException:
                     # A logger may fail, too; the thread must not end.
                     sys.excepthook(*sys.exc_info())
-                done = call
-                call = self.next_call() if self.has_time() else None
-                pool.returned(done, self if call is None else None)
-                done = None
+                if call.done:
+                    self.call = pool.next_call() if self.has_time() else None
+                    if self.call is not None:
+                        pool.begin(self.call, self)
+                rests = self.call is None or self.call is call
+                pool.returned(call, self if rests else None)
+                call = None
 
     cdef bint has_time(self) noexcept:
         """Measured, 16 threads that sleep: 0.978 of what they can do.
@@ -733,51 +761,49 @@ cdef class PoolThread:
             self.until = now + self.enough - fh_thread_time()
         return now < self.until
 
-    cdef WsgiCall next_call(self):
-        """Own ones and others by turns: a stream comes again and again."""
-        cdef WsgiCall call
-        if self.own and not (self.had_own and self.pool.waiting):
-            self.had_own = True
-            return self.own.popleft()
-        self.had_own = False
-        try:
-            call = self.pool.waiting.popleft()
-        except IndexError:
-            return None
-        self.pool.begin(call, self)
-        return call
-
 
 @cython.final
 @cython.internal
 cdef class ThreadPool:
-    """Gives calls to threads that wait, and keeps the others for the next.
+    """Lets `count` calls run at a time, each in a thread of its own.
 
-    A thread goes on with what waits here by itself: measured, 72 us of a
+    A stream whose client has to read keeps its thread, but lets another run:
+    so there may be more threads than `count`. A thread goes on with what waits here by itself: measured, 72 us of a
     small request in place of 12 when each was handed over by the loop. What
     is done leaves when the thread rests or waits for something.
     """
 
+    cdef int count
+    cdef int running
     cdef list threads
-    cdef list idle
+    cdef list idle              # without a call
     cdef object waiting         # calls for any thread
+    cdef object ready           # calls that have one, to go on
+    cdef bint had_ready
     cdef set calls              # that have one and are not done
     cdef object outbox          # (call, Output, content) for the loop
     cdef bint told              # the loop, that there is something in it
     cdef bint ending
 
     def __init__(self, int count):
+        self.count = count
         self.waiting = deque()
+        self.ready = deque()
         self.calls = set()
         self.outbox = deque()
         self.threads = []
         try:
-            for at in range(count):
-                self.threads.append(PoolThread(self, at + 1))
+            for _ in range(count):
+                self.another()
         except BaseException:
             self.close()
             raise
         self.idle = list(self.threads)
+
+    cdef PoolThread another(self):
+        cdef PoolThread thread = PoolThread(self, len(self.threads) + 1)
+        self.threads.append(thread)
+        return thread
 
     cdef bint has_thread(self, object thread):
         cdef PoolThread each
@@ -788,15 +814,23 @@ cdef class ThreadPool:
 
     # In a thread.
 
+    cdef WsgiCall next_call(self):
+        """None if a stream is to go on: that is the loop's to say."""
+        if self.ready:
+            return None
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
     cdef int begin(self, WsgiCall call, PoolThread thread) except -1:
         self.calls.add(call)
         call.thread = thread
-        thread.open += 1
         return 0
 
     cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
         # As long as it is this thread's to say.
-        self.outbox.append((call, END if call.done else RETURN, resting))
+        self.outbox.append((call, END if call.done else PARK, resting))
         return self.tell(call.loop)
 
     cdef int tell(self, object loop) except -1:
@@ -808,36 +842,47 @@ cdef class ThreadPool:
     # In the loop.
 
     cdef int submit(self, WsgiCall call) except -1:
-        cdef PoolThread thread
-        cdef Py_ssize_t at = len(self.idle)
-        if at == 0:
-            self.waiting.append(call)
-            return 0
-        # One to which no stream will come back, if there is such.
-        while at > 0:
-            at -= 1
-            thread = self.idle[at]
-            if thread.open == 0:
-                break
-        del self.idle[at]
-        return self.assign(thread, call)
-
-    cdef int assign(self, PoolThread thread, WsgiCall call) except -1:
-        self.begin(call, thread)
-        thread.own.append(call)
-        # It has waited longer than the others.
-        thread.had_own = False
-        call.loop.open_soon(thread.gate)
-        return 0
+        self.waiting.append(call)
+        return self.run_more(call.loop)
 
     cdef int resume(self, WsgiCall call) except -1:
-        """Generators may hold what belongs to their thread: no other."""
-        cdef PoolThread thread = call.thread
-        thread.own.append(call)
-        if thread in self.idle:
-            self.idle.remove(thread)
-            call.loop.open_soon(thread.gate)
+        self.ready.append(call)
+        return self.run_more(call.loop)
+
+    cdef int run_more(self, object loop) except -1:
+        """Streams and others by turns: a stream comes again and again."""
+        cdef WsgiCall call
+        cdef PoolThread thread
+        while self.running < self.count:
+            self.had_ready = bool(self.ready) and not (
+                self.had_ready and self.waiting
+            )
+            if self.had_ready:
+                call = self.ready.popleft()
+                thread = call.thread
+            else:
+                # A thread may have taken it, or none can be had.
+                if not self.waiting or not self.idle and not self.hire():
+                    return 0
+                try:
+                    call = self.waiting.popleft()
+                except IndexError:
+                    return 0
+                thread = self.idle.pop()
+                thread.call = call
+                self.begin(call, thread)
+            self.running += 1
+            loop.open_soon(thread.gate)
         return 0
+
+    cdef bint hire(self) except -1:
+        """Another thread, as the others wait for clients; False: none."""
+        try:
+            self.idle.append(self.another())
+        except RuntimeError as error:
+            error_log.warning("requests wait: %s", error)
+            return False
+        return True
 
     def deliver(self):
         cdef WsgiCall call, last = None
@@ -852,7 +897,7 @@ cdef class ThreadPool:
                         transport.leave()
                     transport = call.enter()
                     last = call
-                if kind < RETURN:
+                if kind < PARK:
                     call.deliver(kind, content)
                     continue
                 if transport is not None:
@@ -870,26 +915,33 @@ cdef class ThreadPool:
     ) except -1:
         cdef object loop = call.loop
         try:
-            if ended:
+            if not ended:
+                call.apply(PARK, None)
+            else:
                 if call.protocol is not None:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()
                     call.protocol.call = None
                 self.calls.discard(call)
-                call.thread.open -= 1
                 call.release_body()
                 call.let_go()
                 call.thread = None
                 call.recycle()
         finally:
-            if resting is None:
-                pass
-            elif resting.own:
-                loop.open_soon(resting.gate)
-            elif self.waiting:
-                self.assign(resting, self.waiting.popleft())
-            else:
-                self.idle.append(resting)
+            if resting is not None:
+                self.running -= 1
+                if resting.call is None:
+                    self.rest(resting, loop)
+                self.run_more(loop)
+        return 0
+
+    cdef int rest(self, PoolThread thread, object loop) except -1:
+        if len(self.idle) < self.count:
+            self.idle.append(thread)
+        else:
+            # It ends, having nothing to do.
+            self.threads.remove(thread)
+            loop.open_soon(thread.gate)
         return 0
 
     def close(self, timeout=None):
@@ -902,7 +954,6 @@ cdef class ThreadPool:
             call.close()
         for call in list(self.calls):
             call.protocol = None
-            call.thread.own.append(call)
         self.ending = True
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self.threads:

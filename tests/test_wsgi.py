@@ -32,6 +32,7 @@ import pytest
 import fasthttp
 from fasthttp._environ import EnvironTemplate, environ_base
 from fasthttp._parser import RequestParser
+from fasthttp._wsgi import FileWrapper
 from fasthttp.errors import AppError
 from tests.apps.bodies import BLOCK
 from tests.apps.wire import PATIENCE, Connection
@@ -505,7 +506,20 @@ WAYS_TO_READ = {
     ),
     "readlines": lambda stream: b"".join(stream.readlines()),
     "iterate": lambda stream: b"".join(stream),
+    "next": lambda stream: b"".join(iter(lambda: next(stream, b""), b"")),
+    "text": lambda stream: read_by(
+        io.TextIOWrapper(stream, "latin-1", newline="")
+    ).encode("latin-1"),
+    "buffered": lambda stream: read_by(io.BufferedReader(stream)),
 }
+
+
+def read_by(reader):
+    """As `csv` and others read, who want a text or buffer on it."""
+    try:
+        return reader.read()
+    finally:
+        reader.detach()
 
 
 @pytest.mark.parametrize("body_memory", [0, 10, 1 << 20])
@@ -2004,6 +2018,19 @@ def test_a_file_without_a_descriptor_left(connect, path, errors, monkeypatch):
     errors.take("too many open files")
 
 
+def test_the_wrapper_can_be_sought_where_its_file_can(path):
+    """Else whoever answers a Range reads all that stands before it."""
+    with path.open("rb") as file:
+        wrapped = FileWrapper(file)
+        assert wrapped.seekable()
+        wrapped.seek(7)
+        assert wrapped.tell() == file.tell() == 7
+        assert next(wrapped) == path.read_bytes()[7 : 7 + 65536]
+    assert not FileWrapper(ReadOnly(b"")).seekable()
+    with Pipe(b"") as pipe:
+        assert not FileWrapper(pipe).seekable()
+
+
 def test_the_wrapper_is_an_iterable(connect, path):
     """Middleware may take what it wraps apart."""
 
@@ -2367,6 +2394,165 @@ def test_a_stream_keeps_its_thread_and_context(slow):
         thread = homes[name][0][0]
         assert set(homes[name]) == {(thread, name, "own")}
         assert len(homes[name]) == 42
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_stream_keeps_for_its_thread_is_its_own(count):
+    """From the call to close(), as Django's database connections are."""
+    local = threading.local()
+    local.holder = None
+    together = set()
+    most = []
+
+    def app(environ, start_response):
+        together.add(environ["PATH_INFO"])
+        most.append(len(together))
+        # One that stood here before would be another request's.
+        holder = getattr(local, "holder", None)
+        local.holder = environ["PATH_INFO"]
+        start_response("200 OK", TEXT)
+        together.discard(environ["PATH_INFO"])
+        return Kept(holder, local.holder)
+
+    class Kept(Body):
+        def __init__(self, before, holder):
+            super().__init__(*[BLOCK] * (40 if holder > "/a" else 1))
+            self.before, self.holder = before, holder
+            self.others = set()
+
+        def __next__(self):
+            self.others |= {self.before, local.holder} - {None, self.holder}
+            try:
+                return super().__next__()
+            except StopIteration:
+                if self.others:
+                    raise AssertionError(self.others) from None
+                raise
+
+        def close(self):
+            assert local.holder == self.holder
+            local.holder = None
+
+    with (
+        fasthttp.Server(app, port=0, threads=count) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        address = server.addresses[0]
+        streams = []
+        for number in range(5):
+            client = Connection(address, receive_buffer=4096)
+            clients.enter_context(client).request(f"/stream-{number}").head()
+            streams.append(client)
+        for number in range(20):
+            with Connection(address) as client:
+                client.request(f"/Short-{number}").head()
+                assert client.chunk() == BLOCK
+                assert client.chunk() == b""
+        for client in streams:
+            for _ in range(40):
+                assert client.chunk() == BLOCK
+            assert client.chunk() == b""
+        with Connection(address) as client:
+            assert client.request("/Last").head()[0] == 200
+    assert max(most) <= count
+
+
+def test_threads_for_streams_end_with_them():
+    def threads():
+        return {
+            thread
+            for thread in threading.enumerate()
+            if thread.name.startswith("fasthttp-") and thread.name[-1].isdigit()
+        }
+
+    before = threads()
+    apps = by_path(stream=lambda *about: answer(Endless())(*about))
+    with fasthttp.Server(apps, port=0, threads=2) as server:
+        with contextlib.ExitStack() as clients:
+            for _ in range(6):
+                client = Connection(server.addresses[0], receive_buffer=4096)
+                clients.enter_context(client).request("/stream").head()
+            with Connection(server.addresses[0]) as client:
+                assert client.get("/").body == b"here"
+            assert len(threads() - before) >= 7
+        # The last two stay, whichever these are.
+        until = time.monotonic() + PATIENCE
+        while len(left := threads() - before) > 2:
+            assert time.monotonic() < until
+            left.pop().join(0.01)
+        with Connection(server.addresses[0]) as client:
+            assert client.get("/").body == b"here"
+
+
+def test_requests_wait_where_no_thread_can_be_had(errors, monkeypatch):
+    stream = Endless()
+    with (
+        fasthttp.Server(
+            by_path(stream=answer(stream)), port=0, threads=1
+        ) as server,
+        Connection(server.addresses[0]) as client,
+    ):
+        with Connection(server.addresses[0], receive_buffer=4096) as reader:
+            reader.request("/stream").head()
+            asked = None
+            while stream.asked != asked:
+                asked = stream.asked
+                time.sleep(0.05)
+
+            def fail(thread):
+                raise RuntimeError("no thread can be had")
+
+            monkeypatch.setattr(threading.Thread, "start", fail)
+            client.request("/")
+            errors.take("no thread can be had")
+        assert client.response().body == b"here"
+
+
+def test_threads_of_the_application_are_no_daemons(connect, threads):
+    """Or what they do would be cut off at the program's end."""
+    found = []
+
+    def app(environ, start_response):
+        thread = threading.Thread(target=found.append, args=[1])
+        found.append(thread.daemon)
+        start_response("200 OK", TEXT)
+        return []
+
+    assert connect(app, threads=threads).get().status == 200
+    # In the loop they are as the thread of the server: here a daemon.
+    assert found == [threads == 0]
+
+
+def test_a_large_block_is_the_last_of_its_request(serve):
+    """Between it and its close() comes no other: at once or in the loop."""
+    order = []
+
+    class Large(Body):
+        def __init__(self, path):
+            super().__init__(BLOCK * 20)
+            self.path = path
+
+        def close(self):
+            order.append(self.path)
+
+    def app(environ, start_response):
+        order.append(environ["PATH_INFO"])
+        start_response("200 OK", TEXT)
+        return Large(environ["PATH_INFO"])
+
+    address = serve(app, threads=0)
+    with contextlib.ExitStack() as clients:
+        connections = [
+            clients.enter_context(Connection(address)) for _ in range(20)
+        ]
+        for number, client in enumerate(connections):
+            client.request(f"/{number}")
+        for client in connections:
+            client.head()
+            assert client.chunk() == BLOCK * 20
+            assert client.chunk() == b""
+    assert order[::2] == order[1::2]
+    assert len(order) == 40
 
 
 def test_a_request_does_not_see_the_context_of_another(connect):
