@@ -2,7 +2,7 @@
 
 Threads do no I/O: a pool thread runs the application and hands what it
 yields to the loop. An iterable is asked for more only while the client
-reads; it then goes on in the thread and the context it began in.
+reads; meanwhile it keeps its thread, and another one serves the others.
 """
 import errno
 import io
