@@ -331,6 +331,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.server = server
         self.trans = self._mqueue = self.transport = transport
         self.context = context
+        self.reads_on = True
         return 0
 
     def _context_of(self, server):
@@ -865,7 +866,14 @@ cdef class HttpProtocol(BaseProtocol):
             self.tell_pause()
         if self.state == IDLE:
             return self.run()
-        if self.parser is not None and self.parser.unread():
+        return self.close_after_answer()
+
+    cdef int close_after_answer(self) except -1:
+        """What a client sends that does not expect this resets no answer."""
+        if self.parser is not None and (
+            self.parser.unread()
+            or self.parser.head.keep_alive and not (self.draining or self.eof)
+        ):
             return self.transport.close_lingering()
         return self.transport.close()
 
@@ -886,7 +894,7 @@ cdef class HttpProtocol(BaseProtocol):
             # Without a length only a reset tells that something is missing.
             if self.framing == UNTIL_CLOSE:
                 return self.transport.abort()
-            return self.transport.close()
+            return self.close_after_answer()
         return 0
 
     # The access log.

@@ -27,6 +27,7 @@ cdef class BaseProtocol:
     cdef readonly object trans
     cdef readonly object _mqueue
     cdef bint in_place          # get_buffer() tells where bytes are wanted
+    cdef bint reads_on          # after drain()
 
     cdef int connection_made(self) except -1
     cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1

@@ -109,6 +109,7 @@ cdef class Connections:
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1
     cdef int shed(self) except -1
+    cdef int drain_one(self, Transport transport) except -1
 
 
 cdef class Transport(BaseTransport):

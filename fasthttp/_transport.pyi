@@ -107,11 +107,17 @@ class Connections:
     def abort(self) -> None:
         """Close every connection at once; raise what an exit raises then."""
 
+    def close_copies(self) -> None:
+        """In a child: leave to the parent what was inherited from it."""
+
     def transports(self) -> list[Transport]:
         """The open connections."""
 
 def monotonic() -> float:
     """The time of deadlines, in seconds; time.monotonic may be another's."""
+
+def tell(log: Callable[..., None], *args: Any, **about: Any) -> int:
+    """Call a method of a logger, whose filters and handlers may fail."""
 
 def wake(sock: socket) -> None:
     """Make the other end of a socket pair readable, unless it is closed."""

@@ -21,7 +21,8 @@ from cpython.pythread cimport (
 )
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport (
-    EAGAIN, EBADF, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN,
+    ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO, ETIMEDOUT, errno
 )
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, ceil
@@ -113,6 +114,9 @@ cdef enum:
     BOUND = 0x1000    # the kernel holds little of what it has not sent
     WAITING = 0x2000  # in Connections._waiting
 
+# Transport._watched: not by the poller, which would tell it again and again.
+cdef int HUNG_UP = -2
+
 cdef enum:
     HIGH_WATER = 65536
     LOW_WATER = 16384
@@ -134,6 +138,11 @@ cdef enum:
 # RFC 9112 section 9.6: how long to read on after the last answer.
 cdef double LINGER_IDLE = 2.0
 cdef double LINGER_TOTAL = 30.0
+# What accept(2) fails with for one client's sake, or for nothing.
+cdef tuple ONE_CLIENTS = (
+    EINTR, ECONNABORTED, EPROTO, ENETDOWN, ENETUNREACH, EHOSTUNREACH,
+    EHOSTDOWN, ENOPROTOOPT, EOPNOTSUPP, ETIMEDOUT,
+)
 # Seconds without progress after which a reader is one to do without.
 cdef double STALLED = 1.0
 
@@ -417,10 +426,9 @@ cdef class Connections:
                 self.adopt(fd, &peer, size, factory)
             elif errno == EAGAIN:
                 break
-            elif errno in (EBADF, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            elif errno not in ONE_CLIENTS:
                 failure = errno
                 break
-            # Else the fault is that of one client: see accept(2).
         self.deliver()
         return failure
 
@@ -448,8 +456,6 @@ cdef class Connections:
             transport._protocol.connection_made()
             if transport._queued > HIGH_WATER:
                 transport.press()
-            if self.server.draining and not transport._flags & CLOSED:
-                transport._protocol.drain()
         except BaseException:
             transport.fail("on_new_connection")
         if transport._flags or transport._queued or transport.has_unsent():
@@ -457,6 +463,8 @@ cdef class Connections:
         else:
             # Who asks once is answered and gone before epoll knows it.
             self._current = None
+        if self.server.draining:
+            return self.drain_one(transport)
         return transport.receive()
 
     cdef object local_address(self, sockaddr_storage *local, socklen_t size):
@@ -492,13 +500,34 @@ cdef class Connections:
     def drain(self):
         cdef Transport transport
         for transport in self.transports():
-            self.begin(transport)
-            try:
-                if not transport._flags & (CLOSING | CLOSED):
-                    transport._protocol.drain()
-            except BaseException:
-                transport.fail("on_shutdown")
-            transport.end()
+            self.drain_one(transport)
+        self.deliver()
+
+    cdef int drain_one(self, Transport transport) except -1:
+        """Tell it of the stop, behind what its client has sent before."""
+        if transport._protocol is not None and (
+            not transport._protocol.reads_on
+        ):
+            transport.receive()
+            self.deliver()
+        self.begin(transport)
+        try:
+            if not transport._flags & (CLOSING | BROKEN | CLOSED):
+                transport._protocol.drain()
+        except BaseException:
+            transport.fail("on_shutdown")
+        transport.end()
+        return transport.receive()
+
+    def close_copies(self):
+        """In a child: of descriptors; the parent goes on with its own."""
+        cdef Transport transport
+        for transport in self.transports():
+            transport._flags |= BROKEN | CLOSED
+            c_close(transport._fd)
+            transport._fd = -1
+        self._handlers = []
+        fh_ring_close(&self._ring)
 
     def abort(self):
         cdef Transport transport
@@ -605,6 +634,17 @@ cdef class Connections:
 
 def monotonic():
     return fh_monotonic()
+
+
+def tell(log, *args, **about):
+    try:
+        log(*args, **about)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # A filter or handler of the program's: the loop must not end.
+        sys.excepthook(*sys.exc_info())
+    return 0
 
 
 def wake(sock):
@@ -730,12 +770,13 @@ cdef class Transport(BaseTransport):
                 self.tell_full()
             return 0
         if self._held > self._owner.max_queued > 0:
-            error_log.warning(
-                "%s: closed: %d bytes wait to be read, more than"
-                " limit_queued (%d)",
-                self._peername, self._held, self._owner.max_queued
+            size = self._held
+            self.abort()
+            return tell(
+                error_log.warning, "%s: closed: %d bytes wait to be read, more"
+                " than limit_queued (%d)",
+                self._peername, size, self._owner.max_queued
             )
-            return self.abort()
         if (
             self._owner._current is self and self._queued == 0
             and self._tail is None and size <= TAIL_MAX
@@ -756,7 +797,9 @@ cdef class Transport(BaseTransport):
         return 0
 
     cdef int tell_full(self) except -1:
-        if not self._flags & THROTTLED and self._protocol is not None:
+        if not self._flags & (THROTTLED | CLOSED) and (
+            self._protocol is not None
+        ):
             self._flags |= THROTTLED
             try:
                 self._protocol.pause_writing()
@@ -861,7 +904,13 @@ cdef class Transport(BaseTransport):
             if mask & OUT:
                 self._flags &= ~BLOCKED
             if mask & (ERR | HUP) and not self._watched & IN:
-                self._flags |= BROKEN
+                if mask & ERR or not self.has_input():
+                    self._flags |= BROKEN
+                else:
+                    # A unix socket tells so though there is more to read.
+                    self._owner._poller.unregister(self._fd)
+                    self.count_blocked(-1)
+                    self._watched = HUNG_UP
             self.end()
         if mask & (IN | ERR | HUP) and self._watched & IN and (
             not self._flags & CLOSED
@@ -1031,13 +1080,16 @@ cdef class Transport(BaseTransport):
         return self._flags & WILL_LINGER or self.has_input()
 
     cpdef bint enter(self) except -1:
-        if self._owner._current is not None:
+        if self._owner._current is not None or (
+            PyThread_get_thread_ident() != self._owner._thread
+        ):
             return False
         self._owner.begin(self)
         return True
 
     cpdef int leave(self) except -1:
-        return self.end()
+        # Else somebody has left what he did not enter.
+        return self.end() if self._owner._current is self else 0
 
     cpdef int flush_soon(self) except -1:
         cdef Connections owner = self._owner
@@ -1180,12 +1232,12 @@ cdef class Transport(BaseTransport):
                     wanted
                 )
                 if sent == 0:
-                    error_log.error(
+                    self._flags |= BROKEN
+                    return tell(
+                        error_log.error,
                         "%s: a file became shorter while it was sent",
                         self._peername
                     )
-                    self._flags |= BROKEN
-                    return 0
             else:
                 wanted = 0
                 at = self._first
@@ -1268,7 +1320,9 @@ cdef class Transport(BaseTransport):
             wanted |= OUT
             if self._stalled_since == 0:
                 self._stalled_since = fh_monotonic()
-        if wanted == self._watched:
+        if wanted == self._watched or (
+            wanted == 0 and self._watched == HUNG_UP
+        ):
             return 0
         try:
             if self._watched < 0:
@@ -1276,8 +1330,11 @@ cdef class Transport(BaseTransport):
             else:
                 owner._poller.modify(self._fd, wanted)
         except OSError as error:
-            error_log.error("%s: cannot be watched: %s", self._peername, error)
             self._flags |= BROKEN
+            tell(
+                error_log.error, "%s: cannot be watched: %s", self._peername,
+                error
+            )
             return self.finish()
         self.count_blocked(-1)
         self._watched = wanted
@@ -1301,11 +1358,12 @@ cdef class Transport(BaseTransport):
         if patience > 0 and (
             0 < self._stalled_since <= self._owner.now - patience
         ):
-            error_log.debug(
+            self._flags |= BROKEN | RESET
+            tell(
+                error_log.debug,
                 "%s: closed: nothing was read within write_timeout (%g s)",
                 self._peername, patience
             )
-            self._flags |= BROKEN | RESET
         elif self._flags & LINGERING:
             self._flags |= BROKEN
         else:
@@ -1322,10 +1380,10 @@ cdef class Transport(BaseTransport):
         error = sys.exc_info()[1]
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error
-        error_log.error(
-            "%s: exception in %s", self._peername, where, exc_info=error
+        return tell(
+            error_log.error, "%s: exception in %s", self._peername, where,
+            exc_info=error
         )
-        return 0
 
     cdef int finish(self) except -1:
         """Release the descriptor, then tell the protocol, once."""
@@ -1336,6 +1394,9 @@ cdef class Transport(BaseTransport):
         if self._flags & CLOSED:
             return 0
         self._flags |= CLOSED
+        if self._queued or owner._current is self and self.has_unsent():
+            # What is cut off must not look complete.
+            self._flags |= RESET
         if owner._current is self:
             self.reclaim()
             owner._tx_used = owner._tx_start
@@ -1351,8 +1412,11 @@ cdef class Transport(BaseTransport):
                 owner._poller.unregister(self._fd)
             except OSError as error:
                 # The application has closed it: it is not ours any more.
-                error_log.error("%s: unregister: %s", self._peername, error)
                 self._flags |= LOST
+                tell(
+                    error_log.error, "%s: unregister: %s", self._peername,
+                    error
+                )
         try:
             if self._protocol is not None:
                 self._protocol.connection_lost()

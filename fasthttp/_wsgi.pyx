@@ -4,6 +4,7 @@ Threads do no I/O: a pool thread runs the application and hands what it
 yields to the loop. An iterable is asked for more only while the client
 reads; meanwhile it keeps its thread, and another one serves the others.
 """
+import contextlib
 import errno
 import io
 import logging
@@ -372,6 +373,9 @@ cdef class WsgiCall:
             if self.iterator is not None:
                 self.step()
         except BaseException as error:
+            if isinstance(error, SystemExit) and self.loop.is_forked():
+                # In a child of the application's: nothing here is its own.
+                os._exit(exit_status(error.code))
             try:
                 self.log_fault()
             finally:
@@ -691,6 +695,15 @@ cdef object reader_of(object filelike):
         raw = reader.raw
     # A class made from one of these may read what it likes.
     return reader if type(raw) is io.FileIO else None
+
+
+cdef int exit_status(object code) except? 255:
+    """As of sys.exit()."""
+    if code is None or isinstance(code, int):
+        return (code or 0) & 255
+    with contextlib.suppress(OSError):
+        print(code, file=sys.stderr)
+    return 1
 
 
 cdef bytes checked(object chunk):

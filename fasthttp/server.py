@@ -24,6 +24,7 @@ from ._transport import (
     Events,
     monotonic,
     sleep_again,
+    tell,
     wake,
 )
 from .listeners import close_listeners, refuse_new_clients
@@ -49,6 +50,7 @@ ACCEPT_PAUSE = 1.0
 ACCEPT_LAST_PAUSE = 0.05
 WARN_INTERVAL = 60.0
 UNSENT_BYTES = 1048576
+MANY_TIMERS = 128
 
 
 class SelectorPoller:
@@ -172,14 +174,13 @@ class AsyncSocketServer:
         what follows default to the class's attributes.
         """
         server = cls.__new__(cls)
-        server._set_up(list(sockets), prot, 0, max_connections)
-        connections = server._connections
         if write_timeout is not None:
-            connections.write_timeout = write_timeout
+            server.WRITE_TIMEOUT = write_timeout
         if max_queued is not None:
-            connections.max_queued = max_queued
+            server.MAX_QUEUED = max_queued
         if max_queued_total is not None:
-            connections.max_held = max_queued_total
+            server.MAX_QUEUED_TOTAL = max_queued_total
+        server._set_up(list(sockets), prot, 0, max_connections)
         return server
 
     def _set_up(
@@ -206,24 +207,10 @@ class AsyncSocketServer:
             deque()
         )
         self._timers: list[tuple[float, int, TimerHandle]] = []
+        self._many_timers = MANY_TIMERS
         self._timer_ids = itertools.count()
         self._due = math.inf
         self._next_sweep = math.inf
-        self._listening: dict[socket.socket, int] = {}
-        self._poller = make_poller()
-        self._connections = Connections(
-            self,
-            self._poller,
-            self.RX_CHUNKSIZE,
-            self.WRITE_TIMEOUT,
-            self.MAX_QUEUED,
-            self.MAX_QUEUED_TOTAL,
-        )
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._woken = False
-        self._watch(self._wake_read.fileno(), self._on_wake_up)
         for listener in sockets:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
@@ -238,10 +225,48 @@ class AsyncSocketServer:
                         socket.TCP_NOTSENT_LOWAT,
                         UNSENT_BYTES,
                     )
+        self._open()
+
+    def _open(self) -> None:
+        """What a process has for itself."""
+        self._pid = os.getpid()
+        self._poller = make_poller()
+        self._connections = Connections(
+            self,
+            self._poller,
+            self.RX_CHUNKSIZE,
+            self.WRITE_TIMEOUT,
+            self.MAX_QUEUED,
+            self.MAX_QUEUED_TOTAL,
+        )
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._woken = False
+        self._watch(self._wake_read.fileno(), self._on_wake_up)
+        self._listening: dict[socket.socket, int] = {}
+        for listener in self.sockets:
             self._listen(listener)
 
+    def is_forked(self) -> bool:
+        """Is this the copy of a server, in a child of its process?"""
+        return self._pid != os.getpid()
+
+    def _close_copies(self) -> None:
+        """Leave what is shared with the parent as it is."""
+        self._connections.close_copies()
+        self._wake_read.close()
+        self._wake_write.close()
+        self._poller.close()
+
     def accept_clients(self) -> None:
-        """Serve until `shutdown()` or Ctrl-C, which closes all clients."""
+        """Serve until `shutdown()` or Ctrl-C, which closes all clients.
+
+        Several processes may, forked after the server was made.
+        """
+        if self._running and self.is_forked():
+            self._close_copies()
+            self._open()
         self._looping = True
         restore = self._catch_signals()
         connections = self._connections
@@ -295,7 +320,14 @@ class AsyncSocketServer:
     ) -> TimerHandle:
         """Run `callback(*args)` in `seconds`; from the loop's thread."""
         handle = TimerHandle(callback, args)
-        due = monotonic() + seconds
+        due = monotonic() + _checked(seconds)
+        if len(self._timers) >= self._many_timers:
+            # In place: it may be in use.
+            self._timers[:] = [
+                each for each in self._timers if each[2].callback is not None
+            ]
+            heapq.heapify(self._timers)
+            self._many_timers = max(2 * len(self._timers), MANY_TIMERS)
         heapq.heappush(self._timers, (due, next(self._timer_ids), handle))
         self._due = min(self._due, due)
         return handle
@@ -305,8 +337,11 @@ class AsyncSocketServer:
 
         Accepts what waits in the backlog, then no more; lets every protocol
         finish. After `timeout` seconds (None: wait for all) it closes the
-        connections that are left; 0 closes them at once.
+        connections that are left; 0 closes them at once. ValueError if it
+        is not a number.
         """
+        if timeout is not None:
+            timeout = _checked(timeout)
         self.call_soon_threadsafe(self._drain, timeout)
 
     def close(self) -> None:
@@ -315,6 +350,11 @@ class AsyncSocketServer:
         if self._looping:
             # accept_clients() comes back here when its turn is over.
             self.call_soon_threadsafe(self._stop)
+            return
+        if self.is_forked():
+            self._close_copies()
+            for listener in self.sockets:
+                listener.close()
             return
         try:
             self._connections.abort()
@@ -400,7 +440,7 @@ class AsyncSocketServer:
         now = monotonic()
         if now >= self._warned.get(message, -math.inf) + WARN_INTERVAL:
             self._warned[message] = now
-            log.warning(message, *args)
+            tell(log.warning, message, *args)
 
     def _on_connection_closed(self) -> None:
         if not self.draining:
@@ -448,7 +488,7 @@ class AsyncSocketServer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            log.exception("exception in %r", callback)
+            tell(log.exception, "exception in %r", callback)
 
     def _drain(self, timeout: float | None) -> None:
         if timeout == 0:
@@ -504,6 +544,13 @@ class AsyncSocketServer:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return lambda: None
         return _forget_wakeup_fd
+
+
+def _checked(seconds: float) -> float:
+    seconds = float(seconds)
+    if math.isnan(seconds):
+        raise ValueError("nan is no number of seconds")
+    return seconds
 
 
 def _forget_wakeup_fd() -> None:

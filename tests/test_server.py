@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import logging
 import os
 import resource
 import signal
@@ -462,6 +463,34 @@ def test_a_fault_in_a_hook_ends_one_connection(start, client, error_log, hook):
     assert "fail" in frames
 
 
+def test_a_fault_in_the_programs_own_log(start, client, monkeypatch):
+    """Of a filter: what handlers raise, logging itself takes."""
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+
+    def fail(record):
+        raise ZeroDivisionError
+
+    def fail_too():
+        raise RuntimeError
+
+    server = start(overriding("on_data_received", lambda self: 1 // 0))
+    other = client(server)
+    logger = logging.getLogger("fasthttp.error")
+    logger.addFilter(fail)
+    try:
+        peer = client(server)
+        peer.sendall(b"x")
+        assert read_all(peer) == b""
+        in_loop(server, server.call_soon, fail_too)
+        in_loop(server, int)
+    finally:
+        logger.removeFilter(fail)
+    assert [kind for kind, *_ in shown] == [ZeroDivisionError] * 2
+    in_loop(server, int)
+    assert other.fileno() >= 0
+
+
 def test_a_fault_in_on_shutdown(start, client, error_log):
     class Fault(Probe):
         def on_shutdown(self):
@@ -822,6 +851,111 @@ def test_shutdown_of_an_idle_server_returns(start):
     server.shutdown()
 
 
+@pytest.mark.parametrize("where", ["open", "backlog"])
+def test_shutdown_lets_what_has_arrived_be_answered(stack, where):
+    """Though the stop comes in the same turn, as by a signal in a hook."""
+    begun, asked = threading.Event(), threading.Event()
+
+    class Stopping(Echo):
+        def on_data_received(self, data):
+            super().on_data_received(data)
+            if data == b"stop":
+                begun.set()
+                assert asked.wait(PATIENCE)
+                self.server.shutdown(PATIENCE)
+
+    server = AsyncSocketServer("127.0.0.1", 0, Stopping, backlog=9)
+    stack.enter_context(serving(server))
+    clients = []
+
+    def come():
+        clients.extend(
+            stack.enter_context(connect(server.port)) for _ in range(3)
+        )
+
+    if where == "open":
+        come()
+        for client in clients:
+            client.sendall(b"hello")
+            assert read_exactly(client, 5) == b"hello"
+    stopping = stack.enter_context(connect(server.port))
+    stopping.sendall(b"stop")
+    assert begun.wait(PATIENCE)
+    if where == "backlog":
+        come()
+    for client in clients:
+        client.sendall(b"last")
+    asked.set()
+    for client in clients:
+        assert read_all(client) == b"last"
+    assert read_all(stopping) == b"stop"
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "soon", object()])
+def test_shutdown_after_no_number_of_seconds(start, client, timeout):
+    server = start(Echo)
+    with pytest.raises((TypeError, ValueError)):
+        server.shutdown(timeout)
+    with pytest.raises((TypeError, ValueError)):
+        in_loop(server, server.call_later, timeout, int)
+    peer = client(server)
+    peer.sendall(b"on")
+    assert read_exactly(peer, 2) == b"on"
+
+
+def test_processes_that_were_forked_after_the_server_was_made(stack, poller):
+    """Each has a poller and a ring of its own; the parent may serve, too."""
+    server = AsyncSocketServer("127.0.0.1", 0, Echo, backlog=99)
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            server.accept_clients()
+            os._exit(1)
+        children.append(child)
+    try:
+        stack.enter_context(serving(server))
+        clients = [stack.enter_context(connect(server.port)) for _ in range(48)]
+        for turn in range(30):
+            for client in clients:
+                client.sendall(b"%03d" % turn)
+            for client in clients:
+                assert read_exactly(client, 3) == b"%03d" % turn
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+
+
+def test_a_child_that_exits_leaves_the_server_to_its_parent(start, client):
+    """Forked in a hook, which is the loop's thread there."""
+
+    class Forking(Echo):
+        def on_data_received(self, data):
+            if data == b"fork":
+                child = os.fork()
+                if child == 0:
+                    # What tests have here would go on in the child.
+                    threading._shutdown = os._exit
+                    try:
+                        raise SystemExit(7)
+                    finally:
+                        self.server.close()
+                        os._exit(7)
+                data = b"%d" % (os.waitpid(child, 0)[1] >> 8)
+            super().on_data_received(data)
+
+    server = start(Forking)
+    first, second = client(server), client(server)
+    for _ in range(3):
+        second.sendall(b"fork")
+        assert read_exactly(second, 1) == b"7"
+        for peer in (first, second):
+            peer.sendall(b"here")
+            assert read_exactly(peer, 4) == b"here"
+
+
 def test_shutdown_before_the_loop_runs():
     server = AsyncSocketServer("127.0.0.1", 0, Echo)
     server.shutdown()
@@ -1134,6 +1268,21 @@ def test_a_call_soon_that_calls_soon_starves_nobody(start, client):
     peer.sendall(b"x")
     assert read_exactly(peer, 1) == b"x"
     running.clear()
+
+
+def test_cancelled_calls_are_not_kept_until_they_are_due(start):
+    server = start(Probe)
+
+    def begin_and_cancel():
+        kept = server.call_later(1000, int)
+        for _ in range(10000):
+            server.call_later(1000, int).cancel()
+        return kept, len(server._timers)
+
+    kept, count = in_loop(server, begin_and_cancel)
+    assert kept.callback is int
+    assert any(each[2] is kept for each in server._timers)
+    assert count < 1000
 
 
 def test_a_cancelled_call_holds_nothing(start):

@@ -2126,6 +2126,22 @@ def test_a_stream_that_waits_between_its_blocks_lets_others_in(serve, threads):
         assert len(blocks) < 100
 
 
+@pytest.mark.parametrize("code", [None, 3, "a text"])
+def test_a_child_of_the_application_may_exit(connect, code):
+    def app(environ, start_response):
+        child = os.fork()
+        if child == 0:
+            os.close(2)
+            sys.exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        start_response("200 OK", TEXT)
+        return [b"%d" % status]
+
+    client = connect(app)
+    for _ in range(3):
+        assert client.get().body == {None: b"0", 3: b"3"}.get(code, b"1")
+
+
 def test_one_slow_request_does_not_delay_others():
     entered, go_on = threading.Event(), threading.Event()
 
