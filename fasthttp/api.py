@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 from .config import DEFAULT_HOST, DEFAULT_PORT, Config, bind_address
-from .errors import AppLoadError, ConfigError
+from .errors import AppLoadError, BindError, ConfigError
 from .listeners import bind_listeners, close_listeners, describe
 from .log import (
     ACCESS_LOGGER,
@@ -28,7 +28,9 @@ from .worker import Worker
 App: TypeAlias = Callable[..., Any]
 
 _SPEC = re.compile(
-    r"(?P<module>\w+(\.\w+)*)(:(?P<name>\w+(\.\w+)*)(?P<call>\(\))?)?"
+    # a module's name may be none of Python's, as that of repro-app.py
+    r"(?P<module>[^\s:/.()]+(\.[^\s:/.()]+)*)"
+    r"(:(?P<name>\w+(\.\w+)*)(?P<call>\(\))?)?"
 )
 _CONVENTIONAL_NAMES = ("app", "application")
 _log = logging.getLogger(ERROR_LOGGER)
@@ -59,7 +61,10 @@ def load_app(spec: str) -> App:
     except (Exception, SystemExit) as error:
         if isinstance(error, AppLoadError):
             raise
-        raise AppLoadError(f"cannot load {spec!r}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            reason = f"it called sys.exit({error.code!r})"
+        raise AppLoadError(f"cannot load {spec!r}: {reason}") from error
     return _check_app(app, repr(spec))
 
 
@@ -79,7 +84,8 @@ def _find(module: Any, spec: str, name: str | None) -> Any:
         found = module
         for part in each.split("."):
             found = getattr(found, part, None)
-        if found is not None:
+        # a package may have a module of a conventional name
+        if found is not None and (name or callable(found)):
             return found
     raise AppLoadError(f"{spec!r}: the module has no {' or '.join(names)}")
 
@@ -224,6 +230,8 @@ class Server:
             self._worker = Worker(
                 self.app, self.config, self.sockets, access_log=log
             )
+            opened.callback(self._worker.server.close)
+            self._worker.gateway.start()
             opened.pop_all()
             self._pid = os.getpid()
             self._stopped.clear()
@@ -233,7 +241,12 @@ class Server:
         if self._given is None:
             return bind_listeners(self.config)
         for each in self._given:
-            each.listen(self.config.backlog)
+            try:
+                each.listen(self.config.backlog)
+            except OSError as error:
+                raise BindError(
+                    f"cannot listen on {each!r}: {error.strerror}", error.errno
+                ) from None
         return self._given
 
 
@@ -254,6 +267,8 @@ def run(
     then goes to stdout.
     """
     if uds is not None or fd is not None:
+        if "bind" in settings:
+            raise ConfigError("bind: give bind, or uds, or fd")
         settings["bind"] = bind_address(uds=uds, fd=fd)
     server = Server(app, host, port, **settings)
     if not logging.getLogger(ERROR_LOGGER).hasHandlers():
@@ -261,6 +276,16 @@ def run(
     if not logging.getLogger(ACCESS_LOGGER).hasHandlers():
         configure_access()
     server.run()
+
+
+def _with_scheme(app: App | str, scheme: str) -> App:
+    inner = load_app(app) if isinstance(app, str) else app
+
+    def outer(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["wsgi.url_scheme"] = scheme
+        return inner(environ, start_response)
+
+    return outer
 
 
 def serve(
@@ -271,6 +296,7 @@ def serve(
     port: int = 8080,
     unix_socket: str | None = None,
     threads: int = 4,
+    url_scheme: str = "http",
     connection_limit: int | None = None,
     max_request_body_size: int | None = None,
     **settings: Any,
@@ -278,8 +304,11 @@ def serve(
     """`run` by the names of `waitress.serve`.
 
     `listen` holds HOST:PORT or HOST texts split by spaces; it replaces
-    `host`. As a host, * is every IPv4 interface.
+    `host`. As a host, * is every IPv4 interface, which waitress takes by
+    default. `url_scheme` is the one that clients use, of a proxy.
     """
+    if url_scheme != "http":
+        app = _with_scheme(app, url_scheme)
     renamed = {
         "worker_connections": connection_limit,
         "limit_request_body": max_request_body_size,

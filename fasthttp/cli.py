@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from .api import load_app
 from .config import (
@@ -32,9 +32,15 @@ DEMO = "fasthttp.demo:app"
 _log = logging.getLogger(ERROR_LOGGER)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for all other errors; the help is long."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser; values stay texts, absent options stay absent."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fasthttp",
         description="Serve a WSGI application over HTTP/1.1.",
         epilog="Each option can be set as FASTHTTP_<OPTION> in the"
@@ -52,8 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
         " an app or application",
     )
     bind = parser.add_argument_group("address")
-    bind.add_argument("--host", help="with --port: another way to --bind")
-    bind.add_argument("--port", type=int)
+    bind.add_argument("--host", help="--bind HOST, at --port or 8000")
+    bind.add_argument(
+        "--port", type=int, metavar="N", help="--bind at --host or 127.0.0.1"
+    )
     bind.add_argument("--uds", metavar="PATH", help="--bind unix:PATH")
     bind.add_argument("--fd", type=int, metavar="N", help="--bind fd://N")
     for option in dataclasses.fields(Config):
@@ -166,6 +174,12 @@ def command() -> int:
     not change the exit code once it is known.
     """
     code = 0
+    # or a socket would be what others write to as stderr
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     with contextlib.suppress(KeyboardInterrupt):
         _handle_signals(_interrupt)
         code = main()

@@ -228,6 +228,8 @@ class Config:
 
     def __post_init__(self) -> None:
         bind = self.bind
+        if isinstance(self.log_level, str):
+            object.__setattr__(self, "log_level", self.log_level.lower())
         several = isinstance(bind, Iterable) and not isinstance(bind, str)
         object.__setattr__(self, "bind", tuple(bind) if several else (bind,))
         if not self.bind:
@@ -270,8 +272,6 @@ def parse_option(option: Option, text: str) -> Any:
         if text.lower() not in _TRUTH:
             raise ConfigError(f"{option.name}: {text!r} is neither on nor off")
         return _TRUTH[text.lower()]
-    if option.name == "log_level":
-        return text.lower()
     try:
         return kind(text)
     except ValueError:
@@ -353,7 +353,8 @@ def _variables(option: Option) -> list[str]:
 
 def _find(option: Option, environ: Mapping[str, str]) -> tuple[str, Any] | None:
     for variable in _variables(option):
-        if variable in environ:
+        # compose files set what is missing to ""
+        if environ.get(variable):
             return variable, environ[variable]
     return None
 
@@ -362,13 +363,13 @@ def _find_bind(environ: Mapping[str, str]) -> tuple[str, Any] | None:
     place = place_from_environ(environ)
     if place:
         variables = ", ".join(_PLACE_VARIABLES)
-        if "FASTHTTP_BIND" in environ:
+        if environ.get("FASTHTTP_BIND"):
             raise ConfigError(f"bind: give FASTHTTP_BIND, or {variables}")
         try:
             return variables, (bind_address(**place),)
         except ConfigError as error:
             raise ConfigError(f"{variables}: {error}") from None
-    if "FASTHTTP_BIND" in environ:
+    if environ.get("FASTHTTP_BIND"):
         addresses = environ["FASTHTTP_BIND"].replace(",", " ").split()
         return "FASTHTTP_BIND", tuple(addresses)
     # sd_listen_fds(3): the descriptors are ours only if the pid is

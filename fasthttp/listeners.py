@@ -143,6 +143,8 @@ def describe(listener: socket.socket) -> str:
     if listener.family == socket.AF_UNIX:
         return f"unix:{name}"
     host, port = name[:2]
+    if name[3:] and name[3]:
+        host = f"{host}%{socket.if_indextoname(name[3])}"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -206,6 +208,10 @@ def _listen(listener: socket.socket, address: str, config: Config) -> None:
                     socket.IPV6_V6ONLY,
                     _is_ipv4_port(target[1], config),
                 )
+            if "%" in target[0]:
+                # only the resolver knows the zone's number
+                found = socket.getaddrinfo(target[0], target[1], family)
+                target = found[0][4]
             listener.bind(target)
         listener.listen(config.backlog)
     except (OSError, TypeError, ValueError) as error:  # host names, paths

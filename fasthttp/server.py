@@ -131,16 +131,16 @@ class AsyncSocketServer:
     the unsent bytes above which a client that does not read is cut off, and
     `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever). When
     the unsent bytes of all exceed `MAX_QUEUED_TOTAL`, those are cut off that
-    took none for a second, the longest first. With `SHARED_SOCKETS` others
-    accept from the same sockets: a stop leaves the clients that wait there
-    to them.
+    took none for a second, the longest first. With `ONE_CLIENT` the first
+    that comes is served, and the loop ends with it; the others wait for
+    whoever accepts from the sockets next.
     """
 
     RX_CHUNKSIZE = 65536
     MAX_QUEUED = 64 << 20
     MAX_QUEUED_TOTAL = 1 << 30
     WRITE_TIMEOUT = 30.0
-    SHARED_SOCKETS = False
+    ONE_CLIENT = False
 
     def __init__(
         self, host: str, port: int, prot: Factory, *, backlog: int = 15
@@ -401,6 +401,8 @@ class AsyncSocketServer:
                 self.call_later(ACCEPT_PAUSE, self._listen_all)
 
     def _room(self) -> int:
+        if self.ONE_CLIENT:
+            return 1
         if not self._max_connections or self.draining:
             return MAX_ACCEPTS
         return min(MAX_ACCEPTS, self._max_connections - self._connections.count)
@@ -415,6 +417,10 @@ class AsyncSocketServer:
                 self._connections.count,
             )
             self.call_later(ACCEPT_PAUSE, self._listen_all)
+        elif self.ONE_CLIENT:
+            self.draining = True
+            self._close_listeners()
+            return
         elif self._room() > 0:
             return
         else:
@@ -495,16 +501,13 @@ class AsyncSocketServer:
             self._stop()
         elif timeout is not None:
             self.call_later(timeout, self._cut)
-        if not self.draining:
+        if self.draining and self.ONE_CLIENT:
+            self._connections.drain()
+        elif not self.draining:
             self.draining = True
             self._connections.notify_closed = False
             self._connections.drain()
-            if self.SHARED_SOCKETS:
-                self._close_listeners()
-            else:
-                self.call_later(
-                    refuse_new_clients(self.sockets), self._accept_last
-                )
+            self.call_later(refuse_new_clients(self.sockets), self._accept_last)
 
     def _accept_last(self) -> None:
         failures = [

@@ -13,7 +13,7 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .config import Config
-from .errors import AppError
+from .errors import AppError, ConfigError
 from .log import clf_time, escape
 from .worker import Worker
 
@@ -27,10 +27,16 @@ App: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 class WSGIRequestHandler:
     """What `wsgiref` users override: the log, the address, the environ.
 
-    An instance stands for one request; it does no I/O. While a response is
-    logged `client_address` has port 0 and `headers` holds the two fields
-    that logs use, Referer and User-Agent.
+    An instance stands for one request; it does no I/O. The response is
+    logged by another one, whose `client_address` has port 0 and whose
+    `headers` are the two fields that logs use, Referer and User-Agent.
+    TypeError for a subclass with hooks that do I/O: `setup`, `handle`,
+    `finish`, `parse_request`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _refuse_hooks(cls, ("setup", "handle", "finish", "parse_request"))
 
     def __init__(
         self, environ: Environ, client_address: Any, server: "WSGIServer"
@@ -101,12 +107,24 @@ class WSGIRequestHandler:
         )
 
 
+def _refuse_hooks(cls: type, hooks: tuple[str, ...]) -> None:
+    """TypeError for what `cls` overrides and would wait for in vain."""
+    for name in hooks:
+        owner = next((c for c in cls.__mro__ if name in c.__dict__), None)
+        # socketserver.ThreadingMixIn has some of its own
+        if owner is not None and owner.__module__ != "socketserver":
+            raise TypeError(f"{cls.__name__}.{name} would never be called here")
+
+
 class WSGIServer:
     """A single-threaded server with the methods of `wsgiref`'s.
 
     The application runs in the thread that calls `serve_forever` or
     `handle_request`; with `socketserver.ThreadingMixIn` in a pool of
-    `threads`. `settings` are further fields of `Config`.
+    `threads`. `settings` are further fields of `Config`. TypeError for a
+    subclass with hooks of `socketserver` that are not called here and may
+    keep clients out: `get_request`, `verify_request`, `process_request` and
+    `finish_request`.
     """
 
     address_family: int = socket.AF_INET
@@ -118,6 +136,18 @@ class WSGIServer:
     threads = 40
     settings: Mapping[str, Any] = MappingProxyType({})
     application: App | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _refuse_hooks(
+            cls,
+            (
+                "get_request",
+                "verify_request",
+                "process_request",
+                "finish_request",
+            ),
+        )
 
     def __init__(
         self,
@@ -188,7 +218,7 @@ class WSGIServer:
         self._run(once=False)
 
     def handle_request(self) -> None:
-        """Serve one request.
+        """Serve one client: its first request, if it has one.
 
         When none comes within `timeout` seconds, call `handle_timeout`.
         """
@@ -218,7 +248,9 @@ class WSGIServer:
             self._idle.wait()
 
     def server_close(self) -> None:
-        """Close the listening socket."""
+        """Close the listening socket, after a `shutdown()` if it serves."""
+        if self._worker is not None:
+            self.shutdown()
         self.socket.close()
 
     def fileno(self) -> int:
@@ -252,26 +284,15 @@ class WSGIServer:
             self._idle.set()
 
     def _make_worker(self, once: bool) -> Worker:
-        def log(
-            address: str, line: str, status: int, size: int, *fields: Any
-        ) -> None:
-            try:
-                self._log(address, line, status, size, *fields)
-            finally:
-                if once:
-                    worker.stop()
-
-        settings = {
-            "threads": self.threads if self._is_threading() else 0,
-            "worker_connections": 1 if once else Config.worker_connections,
-            **self.settings,
-        }
-        config = Config(**settings)
+        if hasattr(self.socket, "context"):
+            raise ConfigError("TLS is not spoken here: serve behind a proxy")
+        threads = self.threads if self._is_threading() else 0
+        config = Config(**{"threads": threads, **self.settings})
         # a copy, because the worker closes what it is given
         sockets = [self.socket.dup()]
-        worker = Worker(self._answer, config, sockets, access_log=log)
-        # clients that wait are left to the next call
-        worker.server.SHARED_SOCKETS = once
+        app = self._answer_last if once else self._answer
+        worker = Worker(app, config, sockets, access_log=self._log)
+        worker.server.ONE_CLIENT = once
         return worker
 
     def _is_threading(self) -> bool:
@@ -289,6 +310,16 @@ class WSGIServer:
         own["wsgi.errors"] = handler.get_stderr()
         return self.application(handler.get_environ() | own, start_response)
 
+    def _answer_last(
+        self, environ: Environ, start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        def start(status: str, headers: Any, *exc_info: Any) -> Any:
+            if type(headers) is list:
+                headers = [*headers, ("Connection", "close")]
+            return start_response(status, headers, *exc_info)
+
+        return self._answer(environ, start)
+
     def _log(
         self,
         address: str,
@@ -304,7 +335,7 @@ class WSGIServer:
         environ["HTTP_REFERER"] = referer
         environ["HTTP_USER_AGENT"] = user_agent
         handler = self.RequestHandlerClass(environ, (address, 0), self)
-        handler.log_request(status, size)
+        handler.log_request(str(status), size)
 
 
 def make_server(

@@ -13,7 +13,12 @@ import pytest
 
 import fasthttp
 from fasthttp import api
-from fasthttp.errors import AppLoadError, BindError, ConfigError
+from fasthttp.errors import (
+    AppLoadError,
+    BindError,
+    ConfigError,
+    FastHttpError,
+)
 from fasthttp.listeners import refuse_new_clients
 
 
@@ -173,18 +178,37 @@ def test_stop_from_the_application(threads):
     assert server.wait(10)
 
 
-@pytest.mark.parametrize("name", ["fasthttp-2", "fasthttp-flusher"])
-def test_a_thread_that_cannot_be_started(monkeypatch, name):
+@pytest.fixture
+def unstartable(monkeypatch):
+    """Lets threads of one name not be had."""
     start = threading.Thread.start
-    died = threading.Event()
+    names = set()
 
     def fail(thread):
-        if thread.name == name:
+        if thread.name in names:
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading, "excepthook", lambda args: died.set())
     monkeypatch.setattr(threading.Thread, "start", fail)
+    return names
+
+
+def test_a_thread_for_requests_that_cannot_be_started(unstartable):
+    server = fasthttp.Server(app, port=0, threads=2)
+    unstartable.add("fasthttp-2")
+    with pytest.raises(FastHttpError, match="cannot start 2 threads"):
+        server.start()
+    assert not server.running
+    assert server.sockets[0].fileno() == -1
+    unstartable.clear()
+    with server:
+        assert fetch(server.url)
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch, unstartable):
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: died.set())
+    unstartable.add("fasthttp-flusher")
     server = fasthttp.Server(app, port=0, threads=2)
     server.start()
     assert died.wait(10)
@@ -293,6 +317,28 @@ def test_an_application_by_name(tmp_path, monkeypatch):
         assert fetch(server.url) == b"by name"
     with pytest.raises(AppLoadError, match="no other"):
         fasthttp.Server("named_app:other")
+    (tmp_path / "named-app.py").write_text("from named_app import app")
+    (tmp_path / "named_package").mkdir()
+    (tmp_path / "named_package" / "app.py").touch()
+    (tmp_path / "named_package" / "__init__.py").write_text(
+        "from named_app import app as application\n"
+        "from named_package import app"
+    )
+    for name in ("named-app:app", "named_package"):
+        with fasthttp.Server(name, port=0) as server:
+            assert fetch(server.url) == b"by name"
+
+
+def test_sockets_that_cannot_listen():
+    closed = socket.socket()
+    closed.close()
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        pytest.raises(fasthttp.BindError, match="not supported"),
+    ):
+        fasthttp.Server(app, sockets=[datagrams]).start()
+    with pytest.raises(fasthttp.BindError, match="Bad file descriptor"):
+        fasthttp.Server(app, sockets=[closed]).start()
 
 
 class Asgi:
@@ -421,6 +467,28 @@ def test_exit_while_serving():
 
 def test_load_app_accepts_nested_names():
     assert api.load_app("fasthttp.demo") is api.load_app("fasthttp.demo:app")
+
+
+def test_serve_behind_a_proxy(monkeypatch):
+    seen = []
+
+    def scheme(environ, start_response):
+        seen.append(environ["wsgi.url_scheme"])
+        return app(environ, start_response)
+
+    def run(app, *args, **settings):
+        with fasthttp.Server(app, port=0) as server:
+            fetch(server.url)
+
+    monkeypatch.setattr(api, "run", run)
+    api.serve(scheme)
+    api.serve(scheme, url_scheme="https")
+    assert seen == ["http", "https"]
+
+
+def test_addresses_that_contradict():
+    with pytest.raises(ConfigError, match="bind"):
+        fasthttp.run(app, uds="/s", bind="127.0.0.1:0")
 
 
 def test_serve_by_waitress_names(monkeypatch):

@@ -405,7 +405,8 @@ def test_a_taken_port(command):
     [
         ("1/0", "broken:app", "ZeroDivisionError", 1),
         ("import missing_module", "broken", "missing_module", 1),
-        ("raise SystemExit(0)", "broken", "SystemExit", 1),
+        ("raise SystemExit(3)", "broken", "it called sys.exit(3)", 1),
+        ("{}['KEY']", "broken", "cannot load 'broken': KeyError: 'KEY'", 1),
         ("def app(): 1/0", "broken:app()", "ZeroDivisionError", 1),
         ("", "absent_module:app", "No module named 'absent_module'", 1),
         ("", "site_app:nothing", "no nothing", 0),
@@ -442,7 +443,9 @@ def test_usage_errors(capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fasthttp: error: ")
+    assert message in line
 
 
 def test_version(capsys):
@@ -554,6 +557,20 @@ def test_a_closed_stdout(serve, python):
     assert fetch(server.url) == b"hello from site_app"
     assert server.stop() == 0
     assert "Traceback" not in server.stderr
+
+
+def test_no_socket_is_where_stderr_was(serve, python, site):
+    """What writes to descriptor 2 must not write to a client."""
+    (site / "look_app.py").write_text(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [os.readlink('/proc/self/fd/0').encode()]\n"
+    )
+    python('exec $PYTHON "$@" <&-')
+    server = serve("look_app")
+    assert fetch(server.url) == b"/dev/null"
+    assert server.stop() == 0
 
 
 def test_log_level(command):

@@ -134,7 +134,7 @@ def test_options_from_text():
     assert parse_option(options["keep_alive"], "0.5") == 0.5
     assert parse_option(options["access_log"], "Yes") is True
     assert parse_option(options["server_header"], "0") is False
-    assert parse_option(options["log_level"], "Debug") == "debug"
+    assert Config(log_level="Debug").log_level == "debug"
     for name, text in (("threads", "1.5"), ("access_log", "maybe")):
         with pytest.raises(ConfigError, match=name):
             parse_option(options[name], text)
@@ -201,6 +201,12 @@ def test_parts_of_an_address_in_the_environment(environ, address):
 def test_bad_values_name_their_variable(environ, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
         settings_from_environ(environ)
+
+
+def test_what_is_empty_in_the_environment_is_not_set():
+    names = "KEEP_ALIVE", "BIND", "ACCESS_LOG", "LOG_LEVEL", "PORT", "UDS"
+    environ = {f"FASTHTTP_{name}": "" for name in names} | {"PORT": ""}
+    assert settings_from_environ(environ) == {}
 
 
 def test_names_that_are_no_option():

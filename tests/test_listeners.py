@@ -106,6 +106,29 @@ def test_what_is_no_name(bind, name):
         bind(f"unix:/none/{name}\0")
 
 
+def test_an_address_with_a_zone(bind, monkeypatch):
+    def resolve(host, port, family):
+        assert (host, family) == ("fe80::1%lo", socket.AF_INET6)
+        return [(family, 1, 6, "", ("::1", port, 0, 1))]
+
+    with pytest.raises(BindError, match="cannot listen"):
+        bind("[fe80::1%none]:0")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    (listener,) = bind("[fe80::1%lo]:0")
+    assert listener.getsockname()[0] == "::1"
+
+
+def test_the_url_of_an_address_with_a_zone():
+    class Listener:
+        family = socket.AF_INET6
+
+        def getsockname(self):
+            return ("fe80::1", 80, 0, index)
+
+    index, name = socket.if_nameindex()[0]
+    assert describe(Listener()) == f"http://[fe80::1%{name}]:80"
+
+
 def test_acronyms_are_kept(bind, tmp_path):
     with pytest.raises(BindError, match=r": AF_UNIX path too long$"):
         bind(f"unix:{tmp_path}/{'x' * 108}")

@@ -979,19 +979,23 @@ def test_a_listener_that_others_hold_stays_usable(stack, timeout):
         assert read_exactly(peer, 1) == b"x"
 
 
-def test_clients_of_shared_sockets_are_left_to_others(stack):
-    class Server(AsyncSocketServer):
-        SHARED_SOCKETS = True
+def test_a_server_for_one_client(stack):
+    """It ends with it; who comes later is left to others."""
 
-    ours = listen()
-    others = stack.enter_context(ours.dup())
-    with serving(Server.from_sockets([ours], Echo), None):
-        pass
-    assert ours.fileno() == -1
-    peer = stack.enter_context(connect(others.getsockname()[1]))
-    peer.sendall(b"x")
-    with serving(AsyncSocketServer.from_sockets([others], Echo)):
-        assert read_exactly(peer, 1) == b"x"
+    class OneClient(AsyncSocketServer):
+        ONE_CLIENT = True
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        clients = []
+        for number in range(3):
+            clients.append(stack.enter_context(connect(port)))
+            clients[-1].sendall(b"%d" % number)
+        for number in range(3):
+            server = OneClient.from_sockets([listener.dup()], Echo)
+            with serving(server, PATIENCE):
+                assert read_exactly(clients[number], 1) == b"%d" % number
+                clients[number].close()
 
 
 def test_shutdown_after_the_program_closed_the_listener(start, client):

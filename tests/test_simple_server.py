@@ -17,7 +17,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from fasthttp import simple_server
+from fasthttp import ConfigError, simple_server
 from fasthttp.simple_server import (
     WSGIRequestHandler,
     WSGIServer,
@@ -280,6 +280,86 @@ def test_handle_request_ends_after_a_bad_request(make):
         client.sendall(b"nonsense\r\n\r\n")
         server.handle_request()
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HT"])
+def test_handle_request_ends_with_its_client(make, data):
+    """As of somebody who looks whether the port is open."""
+    server = make()
+    for _ in range(2):
+        with socket.create_connection(server.server_address) as client:
+            client.sendall(data)
+        server.handle_request()
+    assert server.timeouts == 0
+
+
+def test_handle_request_serves_no_second_request(make, capsys):
+    server = make()
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    for _ in range(2):
+        with socket.create_connection(server.server_address) as client:
+            client.sendall(request * 2)
+            server.handle_request()
+            with client.makefile("rb") as answers:
+                data = answers.read()
+        assert data.count(b"HTTP/1.1 200") == 1
+        assert b"\r\nConnection: close\r\n" in data
+    assert len(server.lines) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_handle_request_may_be_shut_down(make):
+    server = make()
+    with socket.create_connection(server.server_address) as client:
+        client.sendall(b"GET / HT")
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        while server._worker is None:
+            thread.join(0.01)
+        client.sendall(b"TP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        server.shutdown()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("base", "hook"),
+    [
+        (WSGIServer, "verify_request"),
+        (WSGIServer, "get_request"),
+        (WSGIRequestHandler, "handle"),
+    ],
+)
+def test_hooks_that_nobody_would_call(base, hook):
+    """Or a server that lets in only some would let in all."""
+    mixin = type("Mixin", (), {hook: print})
+    for bases, content in [((base,), {hook: print}), ((mixin, base), {})]:
+        with pytest.raises(TypeError, match=f"Own.{hook} would never"):
+            type("Own", bases, content)
+
+
+def test_server_close_frees_the_port_of_one_that_serves(serving):
+    server = serving()
+    fetch(server)
+    server.server_close()
+    with socket.create_server(server.server_address):
+        pass
+
+
+def test_tls_is_told_of(make):
+    server = make()
+
+    class Wrapped(socket.socket):
+        context = None
+
+    with Wrapped() as wrapped:
+        plain, server.socket = server.socket, wrapped
+        try:
+            with pytest.raises(ConfigError, match="TLS"):
+                server.serve_forever()
+        finally:
+            server.socket = plain
 
 
 def test_handle_request_times_out(make):
