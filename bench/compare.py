@@ -38,6 +38,7 @@ FAILURES = (
     WrongAnswerError,
     OSError,
     ValueError,
+    IndexError,
     http.client.HTTPException,
 )
 
@@ -70,10 +71,12 @@ class Progress:
             left = elapsed * (1 - share) / share
         filled = round(share * self.WIDTH)
         bar = "#" * filled + "." * (self.WIDTH - filled)
+        room = min(shutil.get_terminal_size().columns, 80) - 1
         clock = f"{round(left) // 60}:{round(left) % 60:02}"
         text = f"[{bar}] {share:4.0%}  {clock} left  {workload} {what}"
         start, end = ("\r", "") if terminal else ("", "\n")
-        print(f"{start}{text:<79.79}", end=end, file=sys.stderr, flush=True)
+        text = f"{text:<{room}.{room}}" if terminal else text
+        print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
 
     def end(self):
         """Leave the line."""
@@ -94,7 +97,7 @@ class Comparison:
             "date": datetime.datetime.now(datetime.UTC).isoformat(),
             "machine": {
                 "processor": _processor_name(),
-                "cores": os.cpu_count(),
+                "cores": len(cores),
                 "kernel": platform.release(),
                 "python": self.place.interpreter.version,
             },
@@ -132,8 +135,6 @@ class Comparison:
             progress.end()
 
     def _prepare(self):
-        for workload in self.options.workloads:
-            self.place.interpreter.require(workload.requires)
         for server in self.options.servers:
             reason = version = ""
             try:
@@ -154,9 +155,15 @@ class Comparison:
             for server in self.options.servers
             if workload.name in server.workloads
         ]
+        missing = ""
+        try:
+            self.place.interpreter.require(workload.requires)
+        except UnavailableError as error:
+            missing = str(error)
+        servers = self.results["servers"]
         entries = {
             server.name: {
-                "failure": self.results["servers"][server.name]["unavailable"],
+                "failure": servers[server.name]["unavailable"] or missing,
                 "facts": {},
                 "rounds": [],
             }
@@ -184,9 +191,17 @@ class Comparison:
                     if not entry["failure"]:
                         self._time(workload, server, entry, started)
                     progress.done += 1
+            for name, running in started.items():
+                if not entries[name]["failure"]:
+                    self._check_again(workload, running, entries[name])
         finally:
+            # A second Ctrl-C must not leave servers behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for running in started.values():
+                running.ask_to_end()
             for running in started.values():
                 running.close()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _start(self, workload, server, entries, started):
         entry = entries[server.name]
@@ -197,6 +212,16 @@ class Comparison:
             entry["facts"] = check(workload, running.port, running.arrived)
         except FAILURES as error:
             entry["failure"] = _reason(error, started.get(server.name))
+            if server.name in started:
+                # It would run beside the others.
+                started.pop(server.name).close()
+
+    def _check_again(self, workload, running, entry):
+        """It may have begun to answer wrongly under load."""
+        try:
+            check(workload, running.port, running.arrived)
+        except FAILURES as error:
+            entry["failure"] = f"after the load: {_reason(error, running)}"
 
     def _time(self, workload, server, entry, started):
         running = started.get(server.name)
@@ -243,20 +268,34 @@ def _choice(things):
             raise argparse.ArgumentTypeError(
                 f"{', '.join(sorted(unknown))}: not one of {', '.join(by_name)}"
             )
-        return [by_name[name] for name in chosen]
+        return [thing for thing in things if thing.name in chosen]
 
     return choose
+
+
+def _count(text):
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return int(text)
+
+
+def _program(text):
+    if (found := shutil.which(text)) is None:
+        raise argparse.ArgumentTypeError(f"{text} is no program")
+    return os.path.abspath(found)
 
 
 def parse_arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="runs of each pair (default 5)")
-    add("--seconds", type=int, default=1, help="of one run (default 1)")
+    add(
+        "--rounds", type=_count, default=5, help="runs of each pair (default 5)"
+    )
+    add("--seconds", type=_count, default=1, help="of one run (default 1)")
     add(
         "--tries",
-        type=int,
+        type=_count,
         default=2,
         help="runs until one is undisturbed (default 2)",
     )
@@ -274,9 +313,10 @@ def parse_arguments():
         metavar="A,B",
         help=", ".join(workload.name for workload in WORKLOADS),
     )
-    add("--wrk", default=shutil.which("wrk"), metavar="PATH")
+    add("--wrk", type=_program, default=shutil.which("wrk"), metavar="PATH")
     add(
         "--python",
+        type=_program,
         metavar="PATH",
         help="interpreter that has the servers (default: a venv in "
         f"{CACHE.name}/, made and filled from PyPI)",
@@ -292,6 +332,18 @@ def parse_arguments():
     options = parser.parse_args()
     if options.wrk is None:
         parser.error("wrk not found: install it or name it by --wrk")
+    for workload in options.workloads:
+        able = [
+            server.name
+            for server in SERVERS
+            if workload.name in server.workloads and server.role == "ours"
+        ]
+        if not {server.name for server in options.servers} & set(able):
+            print(
+                f"{workload.name}: of fasthttp's only {', '.join(able)} can do"
+                " this; --servers names none of them",
+                file=sys.stderr,
+            )
     return options
 
 
@@ -305,23 +357,33 @@ def _lock(file):
 
 def main():
     """Compare, then report."""
+    # Debian has nginx there, which is not everybody's path.
+    os.environ["PATH"] += os.pathsep + "/usr/sbin"
     options = parse_arguments()
+    options.output.mkdir(parents=True, exist_ok=True)
     CACHE.mkdir(exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = min(DESCRIPTORS, hard) if hard > 0 else DESCRIPTORS
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, lambda *_: sys.exit("terminated"))
     with (
         open(CACHE / "lock", "w") as lock,
         tempfile.TemporaryDirectory(dir=CACHE) as files,
     ):
         _lock(lock)
         comparison = Comparison(options, Path(files))
-        comparison.run()
+        interrupted = False
+        try:
+            comparison.run()
+        except KeyboardInterrupt:
+            interrupted = True
     report.write(comparison.results, options.output)
     print((options.output / "results.md").read_text())
     print(f"Tables and plots are in {options.output}.")
+    if interrupted:
+        sys.exit("interrupted: what was measured until then stands above")
 
 
 if __name__ == "__main__":

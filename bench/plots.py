@@ -75,7 +75,7 @@ class Drawing:
 
 def summary(compared, path):
     """One row a workload: our ratio to the best other, with its spread."""
-    rows = [standing for standing in compared if standing.best_other]
+    rows = [each for each in compared if each.ours and each.best_other]
     drawing = Drawing(TOP + ROW * len(rows) + 30)
     drawing.text(10, 20, "What fasthttp needs relative to the best other", 15)
     drawing.text(10, 37, "left of 1 it needs less; the line spans the rounds")

@@ -10,6 +10,7 @@ import statistics
 from pathlib import Path
 
 import plots
+from workloads import WORKLOADS
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -61,7 +62,7 @@ class Standing:
         )
         self.best_peer = self._best("peer")
         self.best_floor = self._best("floor")
-        self.best_other = self.ours and (self.best_peer or self.best_floor)
+        self.best_other = self.best_peer or self.best_floor
 
     def is_right(self, name):
         """Whether the server did the workload to the end."""
@@ -162,14 +163,18 @@ def summary(compared):
     """
     rows = []
     for name, standing in compared.items():
-        row = [name, "fails", "", ""]
+        is_tried = "ours" in standing.roles.values()
+        row = [name, "fails" if is_tried else "not run", "", ""]
         if (ours := standing.ours) is not None:
             unit = UNITS[standing.measure]
             row[1] = f"{standing.figure(ours):.1f} {unit}"
+            if ours != "fasthttp" and "fasthttp" in standing.entries:
+                row[1] += f" ({ours})"
         if (other := standing.best_other) is not None:
             star = "\\*" * bool(standing.notes(other))
             row[2] = f"{other}{star} {standing.figure(other):.1f}"
-            row[3] = standing.ratio_text(ours, other)
+            if ours is not None:
+                row[3] = standing.ratio_text(ours, other)
         rows.append(row)
     return _table(["workload", "fasthttp", "best other", "ratio"], rows)
 
@@ -276,6 +281,9 @@ def micro(measured):
 def write(results, directory):
     """Write results.md, summary.svg and one SVG for each workload."""
     directory.mkdir(parents=True, exist_ok=True)
+    for plot in directory.glob("*.svg"):
+        # of an earlier run, with other figures
+        plot.unlink()
     (directory / "results.md").write_text(markdown(results))
     compared = standings(results)
     plots.summary(list(compared.values()), directory / "summary.svg")
@@ -310,8 +318,13 @@ def main():
         default=CACHE / "results" / "results.json",
     )
     options = parser.parse_args()
+    if not options.results.exists():
+        parser.error(f"no {options.results}: run compare.py first")
     results = json.loads(options.results.read_text())
     if options.publish:
+        missing = {each.name for each in WORKLOADS} - set(results["workloads"])
+        if missing:
+            parser.error(f"not measured: {', '.join(sorted(missing))}")
         measured = options.results.with_name("micro.json").read_text()
         publish(results, json.loads(measured))
     else:

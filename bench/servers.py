@@ -17,7 +17,12 @@ from workloads import WORKLOADS
 BENCH = Path(__file__).resolve().parent
 PROJECT = BENCH.parent
 CACHE = PROJECT / ".bench"
-PACKAGE = os.environ.get("PYTHONPATH", PROJECT)  # where fasthttp is
+# Where fasthttp is; the servers run in another directory.
+PACKAGE = os.pathsep.join(
+    os.path.abspath(path)
+    for path in [*os.environ.get("PYTHONPATH", "").split(":"), PROJECT]
+    if path
+)
 START_SECONDS = 15
 STOP_SECONDS = 5
 DESCRIPTORS = 20_000
@@ -232,15 +237,19 @@ class Interpreter:
         self.version = _output([self.path, "-c", code]).strip()
 
     def _create(self, old):
-        venv = CACHE / ("venv-old" if old else "venv")
-        python = venv / "bin" / "python"
-        if not python.exists():
+        minor = f"3.{sys.version_info.minor}"
+        venv = CACHE / ("venv-old" if old else f"venv-{minor}")
+        if not venv.exists():
             found = _find_python(old) if old else sys.executable
-            subprocess.run([found, "-m", "venv", venv], check=True)
+            # Under another name until it is whole.
+            new = venv.with_suffix(".new")
+            subprocess.run([found, "-m", "venv", "--clear", new], check=True)
             if old:
                 # Its own is too old to know the wheels there are.
-                _output([python, "-m", "pip", "install", "-qU", "pip<22"])
-        return str(python)
+                pip = [new / "bin" / "python", "-m", "pip"]
+                _output([*pip, "install", "-qU", "pip<22"])
+            new.rename(venv)
+        return str(venv / "bin" / "python")
 
     def _installed(self):
         command = [self.path, "-m", "pip", "list", "--format", "freeze"]
@@ -408,9 +417,13 @@ class Running:
                 time.sleep(0.001)
         raise UnavailableError(f"not listening after {START_SECONDS} s")
 
+    def ask_to_end(self):
+        """Several end at the same time if all are asked first."""
+        _signal_group(self.process.pid, signal.SIGTERM)
+
     def close(self):
         """End the server, its children too."""
-        _signal_group(self.process.pid, signal.SIGTERM)
+        self.ask_to_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
         _signal_group(self.process.pid, signal.SIGKILL)

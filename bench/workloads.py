@@ -214,7 +214,10 @@ def _fault_of_date(text):
     if text is None:
         return "no Date"
     now = datetime.datetime.now(datetime.UTC)
-    late = now - email.utils.parsedate_to_datetime(text)
+    told = email.utils.parsedate_to_datetime(text)
+    if told.tzinfo is None:
+        return "no zone in Date"
+    late = now - told
     return "" if abs(late) < datetime.timedelta(seconds=3) else "stale Date"
 
 
