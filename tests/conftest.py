@@ -14,6 +14,8 @@ from fakes import ErrorLog
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30
+# A shell's background job ignores it, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LISTENING = re.compile(r"listening at (\S+)$")
 
 

@@ -1,3 +1,5 @@
+import contextlib
+import gc
 import http.client
 import logging
 import os
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import weakref
 
 import pytest
 
@@ -176,6 +179,54 @@ def test_stop_from_the_application(threads):
     server.start()
     assert fetch(server.url) == b"last words"
     assert server.wait(10)
+
+
+def test_nothing_holds_a_server_that_was_stopped():
+    server = fasthttp.Server(app, port=0)
+    with server:
+        assert fetch(server.url)
+    held = weakref.ref(server)
+    del server
+    gc.collect()
+    assert held() is None
+
+
+def test_the_backlog_of_a_given_socket():
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        gate = Gate()
+        with (
+            fasthttp.Server(
+                gate, sockets=[listener.dup()], threads=0, backlog=50
+            ) as server,
+            contextlib.ExitStack() as clients,
+        ):
+            threading.Thread(target=fetch, args=[server.url]).start()
+            assert gate.entered.acquire(timeout=10)
+            # Nobody accepts now.
+            for _ in range(30):
+                client = socket.create_connection(server.addresses[0], 10)
+                clients.enter_context(client)
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            gate.opened.set()
+
+
+def test_the_programs_signal_handlers_come_back():
+    source = """
+import signal, threading, fasthttp
+from fasthttp import demo
+numbers = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
+before = [signal.signal(number, print) for number in numbers]
+server = fasthttp.Server(demo.app, port=0)
+def stop():
+    while not server.running:
+        pass
+    server.stop()
+threading.Thread(target=stop).start()
+server.run()
+assert [signal.getsignal(number) for number in numbers] == [print] * 3
+"""
+    environ = os.environ | {"PYTHONPATH": os.getcwd()}
+    subprocess.run([sys.executable, "-c", source], env=environ, check=True)
 
 
 @pytest.fixture

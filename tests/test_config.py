@@ -24,6 +24,7 @@ from fasthttp.errors import BindError, ConfigError, PeerError
         (":80", socket.AF_INET, ("0.0.0.0", 80)),
         ("[::]:65535", socket.AF_INET6, ("::", 65535)),
         ("[::1]:1", socket.AF_INET6, ("::1", 1)),
+        ("[]:1", socket.AF_INET6, ("::", 1)),
         ("unix:/run/a.sock", socket.AF_UNIX, "/run/a.sock"),
         ("unix:relative", socket.AF_UNIX, "relative"),
         ("fd://3", None, 3),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import threading
 import time
 
@@ -353,5 +354,8 @@ def test_an_application_is_waited_for_though_its_client_left(pool):
     for _ in range(50):
         pool.is_closed()
         pool.signal(signal.SIGTERM)
+    # As long as nothing else is left that a stop would wait for.
+    with pytest.raises(subprocess.TimeoutExpired):
+        pool.ended(within=1)
     pool.open()
     assert pool.ended() == 0

@@ -1289,7 +1289,9 @@ def test_nobody_is_told_to_go_on_who_was_not_to_pause(live, error_log):
         peer.sendall(GET)
         received = b""
         while not received.endswith(b"\r\n0\r\n\r\n"):
-            received = received[-20:] + peer.recv(1 << 16)
+            data = peer.recv(1 << 16)
+            assert data
+            received = received[-20:] + data
     assert http.calls == []
 
 
@@ -1303,10 +1305,9 @@ def test_a_writer_is_told_though_the_client_has_left(live):
                     break
                 self.write(bytes(1000))
 
-    server, peer, http = live(Stream)
+    _, peer, http = live(Stream)
     peer.sendall(GET)
-    while not in_loop(server, lambda: http.requests):
-        pass
+    assert http.told.wait(PATIENCE)
     assert http.calls[:1] == ["pause"]
 
 
@@ -1535,7 +1536,9 @@ def test_an_answer_may_end_in_the_pause(live):
 
         def answer(self, request):
             self.start(200)
-            while not self.over:
+            for _ in range(10_000):
+                if self.over:
+                    break
                 self.write(bytes(20_000))
 
         def on_pause_writing(self):
@@ -1774,14 +1777,16 @@ def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
 
 @in_two_parts
 def test_no_time_is_up_while_the_client_has_to_read(live, begun, rest):
+    asked = threading.Event()
+
     class Large(Noting):
         def answer(self, request):
+            asked.set()
             self.respond(200, [], bytes(120_000))
 
-    server, peer, http = live(Large, header_timeout=0.1, body_timeout=0.1)
+    _, peer, _ = live(Large, header_timeout=0.1, body_timeout=0.1)
     peer.sendall(GET + begun)
-    while not in_loop(server, lambda: http.requests):
-        pass
+    assert asked.wait(PATIENCE)
     peer.sendall(rest)
     assert not threading.Event().wait(0.5)
     first, second = read_responses(read_all(peer), "GET", "GET")
@@ -1882,6 +1887,15 @@ def test_a_body_that_does_not_come(live, sent):
     (response,) = read_responses(read_all(peer))
     assert response.status == 408
     assert b"body_min_rate" in response.body
+    assert http.requests == []
+
+
+def test_a_body_that_stops_after_a_good_beginning(live):
+    """What came in the time before does not count for the next."""
+    _, peer, http = live(Closing, body_timeout=0.1, body_min_rate=100)
+    peer.sendall(post(bytes(60_000), length=100_000))
+    (response,) = read_responses(read_all(peer))
+    assert response.status == 408
     assert http.requests == []
 
 

@@ -106,6 +106,18 @@ def test_what_is_no_name(bind, name):
         bind(f"unix:/none/{name}\0")
 
 
+def test_an_address_whose_connections_have_just_ended(bind):
+    """They stay in TIME_WAIT where the server closes first."""
+    (listener,) = bind("127.0.0.1:0")
+    address = listener.getsockname()
+    with socket.create_connection(address) as client:
+        listener.accept()[0].close()
+        assert client.recv(1) == b""
+    listener.close()
+    (again,) = bind(f"127.0.0.1:{address[1]}")
+    assert again.getsockname() == address
+
+
 def test_an_address_with_a_zone(bind, monkeypatch):
     def resolve(host, port, family):
         assert (host, family) == ("fe80::1%lo", socket.AF_INET6)

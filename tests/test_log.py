@@ -45,6 +45,15 @@ def test_combined_form():
     )
 
 
+def test_a_stream_that_is_closed(error_logger, caplog):
+    stream = io.StringIO()
+    access_log = log.AccessLog.to_stream(stream)
+    stream.close()
+    for _ in range(2):
+        access_log("", "", 200, 0, "", "", 0.0)
+    assert len(caplog.records) == 1
+
+
 def test_what_is_missing_is_a_dash():
     (line,) = lines_of(("", "", 408, 0, "", "", 0.0))
     assert line.startswith("- - - [")
