@@ -295,6 +295,8 @@ cdef class RequestBody:
 
 
 cdef class Request(RequestHead):
+    """A whole request, its body collected."""
+
     @property
     def body(self):
         return self._content.content() if self._content is not None else b""
@@ -319,6 +321,15 @@ cdef bytes as_bytes(object data):
 
 
 cdef class HttpProtocol(BaseProtocol):
+    """Serves HTTP/1.1 on one connection; override `on_request`.
+
+    `config` and `access_log` are read from the class, once for each server.
+    Requests come one at a time; the next one when the answer has ended.
+    The answer is `respond`, or `start`, `write` any number of times, `end`,
+    from the loop's thread, now or later. Once the client is gone they do
+    nothing; `on_connection_closed` tells of it.
+    """
+
     config = None
     access_log = None
 

@@ -68,6 +68,13 @@ cdef class BaseTransport:
 
 
 cdef class BaseProtocol:
+    """One connection as a user of the server sees it.
+
+    Calls come as `on_new_connection`, `on_data_received` any number of
+    times, `on_connection_closed` exactly once, all from the loop's thread.
+    An exception in a hook is logged and ends this connection only.
+    """
+
     def __init__(self, server, sk_client, mqueue):
         cls = type(self)
         for hook in (

@@ -882,7 +882,7 @@ cdef class ThreadPool:
                 thread = call.thread
             else:
                 # A thread may have taken it, or none can be had.
-                if not self.waiting or not self.idle and not self.hire():
+                if not self.waiting or not self.idle and not self.hire(loop):
                     return 0
                 try:
                     call = self.waiting.popleft()
@@ -895,12 +895,12 @@ cdef class ThreadPool:
             loop.open_soon(thread.gate)
         return 0
 
-    cdef bint hire(self) except -1:
+    cdef bint hire(self, object loop) except -1:
         """Another thread, as the others wait for clients; False: none."""
         try:
             self.idle.append(self.another())
         except RuntimeError as error:
-            error_log.warning("requests wait: %s", error)
+            loop._warn_seldom("requests wait for streams to end: %s", error)
             return False
         return True
 
