@@ -11,6 +11,11 @@ cdef enum State:
     ENDED = 5           # nothing more is read or answered
 
 
+cdef enum Overrun:
+    NO_OVERRUN = 0
+    TO_BE_LOGGED = 1
+    LOGGED = 2
+
 cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
@@ -100,7 +105,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef bint sending           # in send_piece(), on this stack
     cdef bint pause_due
     cdef bint told_pause
-    cdef bint overrun           # of its Content-Length, and logged
+    cdef Overrun overrun        # of its Content-Length
     cdef long long remaining
     cdef long long sent
     cdef long long body_mark

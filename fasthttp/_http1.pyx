@@ -762,7 +762,7 @@ cdef class HttpProtocol(BaseProtocol):
         self.framing = out.framing
         self.remaining = out.length
         self.persist = out.keep_alive
-        self.overrun = False
+        self.overrun = NO_OVERRUN
         self.state = STARTED
         return 0
 
@@ -788,13 +788,7 @@ cdef class HttpProtocol(BaseProtocol):
             return b""
         if self.framing == LENGTH:
             if size > self.remaining:
-                if not self.overrun:
-                    error_log.error(
-                        "the application sends more than its Content-Length;"
-                        " the body is cut at %d bytes",
-                        self.sent + self.remaining
-                    )
-                self.overrun = True
+                self.overrun = max(self.overrun, TO_BE_LOGGED)
                 data = data[:self.remaining]
                 size = self.remaining
             self.remaining -= size
@@ -823,6 +817,13 @@ cdef class HttpProtocol(BaseProtocol):
                 self.transport.write_raw(b"\r\n", 2)
         finally:
             self.sending = False
+        if self.overrun == TO_BE_LOGGED:
+            # Not before: a handler may use the serializer.
+            self.overrun = LOGGED
+            error_log.error(
+                "the application sends more than its Content-Length; the body"
+                " is cut at %d bytes", self.sent
+            )
         return 0
 
     cdef int send_file(

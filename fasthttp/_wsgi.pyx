@@ -756,6 +756,7 @@ cdef class PoolThread:
                 except BaseException:
                     # A logger may fail, too; the thread must not end.
                     sys.excepthook(*sys.exc_info())
+                    call.done = True
                 if call.done:
                     self.call = None
                     if self.has_time():
@@ -874,34 +875,36 @@ cdef class ThreadPool:
         cdef WsgiCall call
         cdef PoolThread thread
         while self.running < self.count:
-            self.had_ready = bool(self.ready) and not (
-                self.had_ready and self.waiting
-            )
-            if self.had_ready:
+            if self.ready and not (
+                self.had_ready and self.waiting and self.has_idle(loop)
+            ):
+                self.had_ready = True
                 call = self.ready.popleft()
                 thread = call.thread
-            else:
-                # A thread may have taken it, or none can be had.
-                if not self.waiting or not self.idle and not self.hire(loop):
-                    return 0
+            elif self.waiting and self.has_idle(loop):
+                self.had_ready = False
                 try:
                     call = self.waiting.popleft()
                 except IndexError:
+                    # A thread has taken it.
                     return 0
                 thread = self.idle.pop()
                 thread.call = call
                 self.begin(call, thread)
+            else:
+                return 0
             self.running += 1
             loop.open_soon(thread.gate)
         return 0
 
-    cdef bint hire(self, object loop) except -1:
-        """Another thread, as the others wait for clients; False: none."""
-        try:
-            self.idle.append(self.another())
-        except RuntimeError as error:
-            loop._warn_seldom("requests wait for streams to end: %s", error)
-            return False
+    cdef bint has_idle(self, object loop) except -1:
+        """If all others wait for clients, another one; False: none."""
+        if not self.idle:
+            try:
+                self.idle.append(self.another())
+            except RuntimeError as error:
+                loop._warn_seldom("requests wait for streams: %s", error)
+                return False
         return True
 
     def deliver(self):
@@ -951,17 +954,17 @@ cdef class ThreadPool:
             if resting is not None:
                 self.running -= 1
                 if resting.call is None:
-                    self.rest(resting, loop)
+                    self.rest(resting)
                 self.run_more(loop)
         return 0
 
-    cdef int rest(self, PoolThread thread, object loop) except -1:
+    cdef int rest(self, PoolThread thread) except -1:
         if len(self.idle) < self.count:
             self.idle.append(thread)
         else:
             # It ends, having nothing to do.
             self.threads.remove(thread)
-            loop.open_soon(thread.gate)
+            thread.gate.open()
         return 0
 
     def close(self, timeout=None):

@@ -6,6 +6,7 @@ the rest on a real one.
 
 import contextlib
 import io
+import logging
 import os
 import socket
 import tempfile
@@ -329,6 +330,26 @@ def test_headers_that_answer_another_client_meanwhile(later):
         assert connection.response.body == f"to {name}".encode()
     assert ("x-also" in first.response.headers) == later
     assert "x-also" not in second.response.headers
+
+
+def test_a_log_handler_that_answers_another_client(error_log):
+    first = Connection(Later).feed(GET)
+    second = Connection(beside=first).feed(GET)
+
+    class Telling(logging.Handler):
+        def emit(self, record):
+            second.http.respond(200, [("X-For", "second")], b"to second")
+
+    handler = Telling()
+    logging.getLogger("fasthttp.error").addHandler(handler)
+    try:
+        headers = [("X-For", "first"), ("Content-Length", "8")]
+        first.http.respond(200, headers, b"to first and more")
+    finally:
+        logging.getLogger("fasthttp.error").removeHandler(handler)
+    for connection, name in ((first, "first"), (second, "second")):
+        assert connection.response.headers["x-for"] == name
+        assert connection.response.body == f"to {name}".encode()
 
 
 class Text(str):

@@ -2522,6 +2522,9 @@ def test_requests_wait_where_no_thread_can_be_had(errors, monkeypatch):
             monkeypatch.setattr(threading.Thread, "start", fail)
             client.request("/")
             errors.take("no thread can be had")
+            # By turns that nobody else can take.
+            for _ in range(100):
+                assert reader.chunk() == BLOCK
         assert client.response().body == b"here"
 
 
