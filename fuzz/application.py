@@ -46,6 +46,9 @@ class Server:
     def __init__(self):
         self.calls = deque()
 
+    def is_forked(self):
+        return False
+
     def call_soon_threadsafe(self, callback, *args):
         self.calls.append((callback, args))
 

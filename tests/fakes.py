@@ -27,6 +27,9 @@ class FakeServer:
     def __init__(self):
         self.calls = []
 
+    def is_forked(self):
+        return False
+
     def call_soon_threadsafe(self, callback, *args):
         self.calls.append((callback, args))
 
