@@ -157,7 +157,8 @@ def test_slow_clients_do_not_delay_others(stack, stage):
         if len(seconds) % 25 == 0:
             trickling = trickle(trickling)
     assert sorted(seconds)[50] < 0.05, sorted(seconds)
-    assert max(seconds) < 1, sorted(seconds)
+    # Who waits for a slow one waits until it is cut, after 2 s.
+    assert max(seconds) < 2, sorted(seconds)
     are_cut(slow)
     assert normal.get("/").body == b"0"
 
