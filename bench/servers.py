@@ -20,7 +20,7 @@ CACHE = PROJECT / ".bench"
 # Where fasthttp is; the servers run in another directory.
 PACKAGE = os.pathsep.join(
     os.path.abspath(path)
-    for path in [*os.environ.get("PYTHONPATH", "").split(":"), PROJECT]
+    for path in [*os.environ.get("PYTHONPATH", "").split(os.pathsep), PROJECT]
     if path
 )
 START_SECONDS = 15

@@ -1,3 +1,4 @@
+from fasthttp._fields cimport FieldMemo
 from fasthttp._parser cimport RequestHead, RequestParser
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport ResponseSerializer
@@ -72,7 +73,8 @@ cdef class HttpContext:
     cdef readonly object config
     cdef readonly object access_log
     cdef ResponseSerializer serializer
-    cdef RequestParser parser           # of which others are made
+    cdef dict limits                    # of parsers
+    cdef FieldMemo memo                 # which they share
     cdef RequestParser spare            # the first that no message needs
     cdef int spares
     cdef double keep_alive

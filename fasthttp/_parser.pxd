@@ -85,7 +85,6 @@ cdef class RequestParser:
     cdef Py_ssize_t _consumed           # of the message, before _base
     cdef object _error
 
-    cdef RequestParser another(self)
     cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int next_event(self) except -1
     cdef int keep(self) except -1

@@ -289,18 +289,6 @@ cdef class RequestParser:
         self.limit_chunk_extensions = limit_chunk_extensions
         self.memo = FieldMemo() if memo is None else memo
 
-    cdef RequestParser another(self):
-        """A new one with these limits."""
-        return RequestParser(
-            limit_request_line=self.limit_request_line,
-            limit_request_fields=self.limit_request_fields,
-            limit_request_field_size=self.limit_request_field_size,
-            limit_request_head=self.limit_request_head,
-            limit_request_body=self.limit_request_body,
-            limit_chunk_extensions=self.limit_chunk_extensions,
-            memo=self.memo,
-        )
-
     def __dealloc__(self):
         PyMem_Free(self.head.fields)
         PyMem_Free(self._kept)

@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import importlib
 import logging
-import os
 import re
 import socket
 import threading
@@ -121,7 +120,6 @@ class Server:
         self._names: list[Any] = []
         self._urls: list[str] = []
         self._worker: Worker | None = None
-        self._pid = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._stopped.set()
@@ -171,7 +169,7 @@ class Server:
         atexit.unregister(self.stop)
         if self._worker is None or not self.running:
             return
-        if self._pid != os.getpid():  # forked: the loop is the parent's
+        if self._worker.server.is_forked():  # the loop is the parent's
             return
         self._worker.stop(timeout)
         if not self._worker.serves_here():
@@ -233,7 +231,6 @@ class Server:
             opened.callback(self._worker.server.close)
             self._worker.gateway.start()
             opened.pop_all()
-            self._pid = os.getpid()
             self._stopped.clear()
             return self._worker
 
