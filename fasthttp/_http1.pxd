@@ -73,8 +73,7 @@ cdef class HttpContext:
     cdef readonly object config
     cdef readonly object access_log
     cdef ResponseSerializer serializer
-    cdef dict limits                    # of parsers
-    cdef FieldMemo memo                 # which they share
+    cdef FieldMemo memo                 # of all parsers
     cdef RequestParser spare            # the first that no message needs
     cdef int spares
     cdef double keep_alive

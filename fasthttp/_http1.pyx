@@ -52,11 +52,6 @@ cdef double DRAIN_GRACE = 0.2
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 cdef list BUSY = [*PLAIN_TEXT, ("Retry-After", "10")]
-# Of a parser, by the names of the options.
-cdef tuple LIMITS = (
-    "limit_request_line", "limit_request_fields", "limit_request_field_size",
-    "limit_request_head", "limit_request_body", "limit_chunk_extensions",
-)
 cdef str NO_REQUEST = "there is no request that waits for an answer"
 cdef bytes SERVER_ERROR = b"Internal Server Error\n"
 # What a TLS client's first record begins with (RFC 8446 section 5.1).
@@ -138,7 +133,6 @@ cdef class HttpContext:
         self.body_rate = config.body_min_rate
         self.store = Store(config)
         self.pipelined = config.limit_pipelined
-        self.limits = {name: getattr(config, name) for name in LIMITS}
         self.memo = FieldMemo()
 
     cdef RequestParser take_parser(self):
@@ -149,7 +143,7 @@ cdef class HttpContext:
         """
         cdef RequestParser parser = self.spare
         if parser is None:
-            return RequestParser(memo=self.memo, **self.limits)
+            return RequestParser(self.config, self.memo)
         self.spare = parser.below
         parser.below = None
         self.spares -= 1

@@ -50,13 +50,6 @@ cdef class RequestHead:
 
 
 cdef class RequestParser:
-    cdef readonly Py_ssize_t limit_request_line
-    cdef readonly Py_ssize_t limit_request_fields
-    cdef readonly Py_ssize_t limit_request_field_size
-    cdef readonly Py_ssize_t limit_request_head
-    cdef readonly long long limit_request_body
-    cdef readonly Py_ssize_t limit_chunk_extensions
-
     cdef FieldMemo memo
     cdef RequestParser below            # in a stack of spare ones
     cdef Head head
@@ -64,6 +57,13 @@ cdef class RequestParser:
     cdef Py_ssize_t data_size
     cdef long long body_size            # bytes of the body seen so far
 
+    cdef object _config
+    cdef Py_ssize_t _limit_line
+    cdef Py_ssize_t _limit_fields
+    cdef Py_ssize_t _limit_field_size
+    cdef Py_ssize_t _limit_head
+    cdef long long _limit_body
+    cdef Py_ssize_t _limit_extensions
     cdef const unsigned char *_base
     cdef const unsigned char *_end
     cdef unsigned char *_kept

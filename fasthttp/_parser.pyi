@@ -1,10 +1,11 @@
 """An incremental, strict parser of HTTP/1.1 requests (RFC 9112); no I/O."""
 
-from typing import Never, final
+from typing import final
 
 from typing_extensions import Buffer, disjoint_base
 
 from ._fields import FieldMemo
+from .config import Config
 
 METHODS: tuple[str, ...]
 VECTORS: tuple[str, ...]
@@ -67,34 +68,13 @@ class EndOfMessage:
 class RequestParser:
     """Turns bytes, cut anywhere, into the requests they hold.
 
-    Sizes are bytes. A request over a limit raises PeerError with 414 (line),
-    431 (fields, field size, head) or 413 (body, the extensions of all its
-    chunks); the message names the limit. ValueError for a limit below its
-    least value or above 2**30 - 1.
+    A request over a limit of `config` raises PeerError with 414 (line), 431
+    (fields, field size, head) or 413 (body, the extensions of all its
+    chunks); the message names the limit.
     """
 
-    @property
-    def limit_request_line(self) -> int: ...
-    @property
-    def limit_request_fields(self) -> int: ...
-    @property
-    def limit_request_field_size(self) -> int: ...
-    @property
-    def limit_request_head(self) -> int: ...
-    @property
-    def limit_request_body(self) -> int: ...
-    @property
-    def limit_chunk_extensions(self) -> int: ...
     def __new__(
-        cls,
-        *args: Never,
-        limit_request_line: int = 8192,
-        limit_request_fields: int = 100,
-        limit_request_field_size: int = 16384,
-        limit_request_head: int = 65536,
-        limit_request_body: int = 1 << 30,
-        limit_chunk_extensions: int = 16384,
-        memo: FieldMemo | None = None,
+        cls, config: Config | None = None, memo: FieldMemo | None = None
     ) -> RequestParser: ...
     def receive_data(
         self, data: Buffer

@@ -21,6 +21,7 @@ from fasthttp._fields cimport (
     MEMO_HOST, pair_of, PyUnicode_DATA, TRANSFER_ENCODING
 )
 
+from fasthttp.config import Config
 from fasthttp.errors import PeerError
 
 cdef extern from "Python.h":
@@ -262,31 +263,17 @@ cdef class EndOfMessage:
 
 @cython.final
 cdef class RequestParser:
-    def __cinit__(
-        self, *, Py_ssize_t limit_request_line=8192,
-        Py_ssize_t limit_request_fields=100,
-        Py_ssize_t limit_request_field_size=16384,
-        Py_ssize_t limit_request_head=65536,
-        long long limit_request_body=1 << 30,
-        Py_ssize_t limit_chunk_extensions=16384,
-        FieldMemo memo=None,
-    ):
-        # Offsets are 32 bits wide.
-        for limit, least in (
-            (limit_request_line, 1), (limit_request_fields, 1),
-            (limit_request_field_size, 1), (limit_request_head, 1),
-            (limit_chunk_extensions, 0), (min(limit_request_body, 1), 0),
-        ):
-            if not least <= limit < 1 << 30:
-                raise ValueError(f"{limit} is no limit of a request")
+    def __cinit__(self, config=None, FieldMemo memo=None):
+        config = Config() if config is None else config
         self._base = self._end = EMPTY
         self._start_message()
-        self.limit_request_line = limit_request_line
-        self.limit_request_fields = limit_request_fields
-        self.limit_request_field_size = limit_request_field_size
-        self.limit_request_head = limit_request_head
-        self.limit_request_body = limit_request_body
-        self.limit_chunk_extensions = limit_chunk_extensions
+        self._config = config
+        self._limit_line = config.limit_request_line
+        self._limit_fields = config.limit_request_fields
+        self._limit_field_size = config.limit_request_field_size
+        self._limit_head = config.limit_request_head
+        self._limit_body = config.limit_request_body
+        self._limit_extensions = config.limit_chunk_extensions
         self.memo = FieldMemo() if memo is None else memo
 
     def __dealloc__(self):
@@ -507,7 +494,7 @@ cdef class RequestParser:
     cdef int _refuse_limit(self, int status, str what, str limit) except -1:
         return self._refuse(
             status,
-            f"{what} {limit} ({getattr(self, limit)})"
+            f"{what} {limit} ({getattr(self._config, limit)})"
         )
 
     cdef int _parse_head(self) except -1:
@@ -535,7 +522,7 @@ cdef class RequestParser:
             self._state = METHOD
         # A fault beyond a limit is not seen, however the bytes were cut.
         stop = base + min(
-            end - base, self.limit_request_line, self.limit_request_head
+            end - base, self._limit_line, self._limit_head
         )
         if self._state == METHOD:
             p = fh_token_end(p, stop)
@@ -605,14 +592,14 @@ cdef class RequestParser:
         return HEAD
 
     cdef int _check_line(self, Py_ssize_t at) except -1:
-        if at >= self.limit_request_line:
+        if at >= self._limit_line:
             return self._refuse_limit(
                 414, "the request line is longer than", "limit_request_line"
             )
         return self._check_head(at)
 
     cdef int _check_head(self, Py_ssize_t at) except -1:
-        if at >= self.limit_request_head:
+        if at >= self._limit_head:
             return self._refuse_limit(
                 431, "the head is longer than", "limit_request_head"
             )
@@ -623,7 +610,7 @@ cdef class RequestParser:
         cdef const byte *base = self._base
         # A fault beyond a limit is not seen, however the bytes were cut.
         cdef const byte *end = base + min(
-            self._end - base, self.limit_request_head
+            self._end - base, self._limit_head
         )
         cdef Cursor cursor = Cursor(
             base + self._line, base + self._cursor, self._high
@@ -634,7 +621,7 @@ cdef class RequestParser:
                 self._grow_fields()
             first = self.head.count
             self.head.count += read_lines(
-                self.memo.names, base, end, self.limit_request_field_size,
+                self.memo.names, base, end, self._limit_field_size,
                 &cursor, self.head.fields + first, self._room - first
             )
             self.head.fields[self.head.count].name = <uint32_t>(
@@ -648,14 +635,14 @@ cdef class RequestParser:
         """Act on new fields; behind the last one stands the next line."""
         cdef Field *field = self.head.fields + first
         cdef Field *end = self.head.fields + min(
-            self.head.count, self.limit_request_fields
+            self.head.count, self._limit_fields
         )
         while field < end:
             if <unsigned>field.known < ACTED_ON and not self.head.chunked:
                 self._cursor = field[1].name
                 self._act_on(field)
             field += 1
-        if self.head.count > self.limit_request_fields:
+        if self.head.count > self._limit_fields:
             self._cursor = end[1].name
             return self._refuse_limit(
                 431, "more header fields than", "limit_request_fields"
@@ -680,7 +667,7 @@ cdef class RequestParser:
             if stop < colon:
                 return self._refuse_name(stop)
             # At a limit the line may still end, but not begin its value.
-            if p == line + self.limit_request_field_size and (
+            if p == line + self._limit_field_size and (
                 colon == p or p[0] != c"\r"
             ):
                 return self._refuse_limit(
@@ -891,7 +878,7 @@ cdef class RequestParser:
             self.head.chunked = True
         elif self.head.content_length > 0:
             self._remaining = self.head.content_length
-            if self._remaining > self.limit_request_body:
+            if self._remaining > self._limit_body:
                 return self._refuse_body()
         return 0
 
@@ -923,7 +910,7 @@ cdef class RequestParser:
                 if self._remaining == 0:
                     self._state = TRAILERS
                 elif (
-                    self._remaining > self.limit_request_body - self.body_size
+                    self._remaining > self._limit_body - self.body_size
                 ):
                     return self._refuse_body()
                 else:
@@ -977,7 +964,7 @@ cdef class RequestParser:
 
     cdef int _count_extension(self) except -1:
         self._extension_bytes += 1
-        if self._extension_bytes > self.limit_chunk_extensions:
+        if self._extension_bytes > self._limit_extensions:
             return self._refuse_limit(
                 413, "the chunk extensions are longer than",
                 "limit_chunk_extensions"

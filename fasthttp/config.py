@@ -15,6 +15,7 @@ VERSION = "0.1.0"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
 MOST_PORT = 65535
+# the parser's offsets are 32 bits wide
 MOST_BYTES = (1 << 30) - 1
 MOST_BODY_BYTES = 1 << 60
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")

@@ -24,6 +24,7 @@ from fasthttp._protocol cimport BaseProtocol, BaseTransport
 
 import reference
 from fasthttp._parser import scans_agree
+from fasthttp.config import Config
 from fasthttp.errors import AppError, PeerError
 
 cdef enum:
@@ -39,13 +40,16 @@ cdef bytes GOOD_REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 cdef bytes CHUNKED_HEAD = (
     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
-TIGHT = {
-    "limit_request_line": 40,
-    "limit_request_fields": 3,
-    "limit_request_field_size": 50,
-    "limit_request_head": 120,
-    "limit_request_body": 60,
-}
+WIDE = Config()
+TIGHT = Config(
+    limit_request_line=40,
+    limit_request_fields=3,
+    limit_request_field_size=50,
+    limit_request_head=120,
+    limit_request_body=60,
+)
+SMALL_BODY = Config(limit_request_body=60)
+MANY_FIELDS = Config(limit_request_fields=10000)
 # What a limit is answered with; the reference has none.
 LIMITS = {413, 414, 431}
 
@@ -289,22 +293,22 @@ cdef Record split = Record()
 
 
 cdef int check_parser(
-    bytes data, Py_ssize_t first, dict limits, unsigned seed
+    bytes data, Py_ssize_t first, object config, unsigned seed
 ) except -1:
     """The first bytes, so many as `first` says, always come as one part."""
     cdef Py_ssize_t step = 1 if seed & 0x30 == 0 else RANDOM
-    whole.read(RequestParser(**limits), data, Pieces(ROOM, 0, 0))
-    split.read(RequestParser(**limits), data, Pieces(step, seed, first))
+    whole.read(RequestParser(config), data, Pieces(ROOM, 0, 0))
+    split.read(RequestParser(config), data, Pieces(step, seed, first))
     if seed & 0x3f00 == 0 or not whole.equals(split):
-        check_events(data, limits, Pieces(step, seed, first))
+        check_events(data, config, Pieces(step, seed, first))
         if not whole.equals(split):
             raise AssertionError(f"{whole.show()}, in parts {split.show()}")
     return 0
 
 
-cdef int check_events(bytes data, dict limits, Pieces pieces) except -1:
-    events = events_of(RequestParser(**limits), data, Pieces(ROOM, 0, 0))
-    in_parts = events_of(RequestParser(**limits), data, pieces)
+cdef int check_events(bytes data, object config, Pieces pieces) except -1:
+    events = events_of(RequestParser(config), data, Pieces(ROOM, 0, 0))
+    in_parts = events_of(RequestParser(config), data, pieces)
     if events != in_parts:
         raise AssertionError(f"whole {events}, in parts {in_parts}")
     compare_with_reference(data, events)
@@ -336,13 +340,13 @@ def parser(bytes data, unsigned seed):
     """Requests from the first byte on, with wide or narrow limits."""
     if seed & 0xfc00 == 0 and not scans_agree(data):
         raise AssertionError("the scans disagree")
-    check_parser(data, 0, TIGHT if seed & 0x40 else {}, seed)
+    check_parser(data, 0, TIGHT if seed & 0x40 else WIDE, seed)
 
 
 def chunked(bytes data, unsigned seed):
     """A chunked body and what follows it."""
-    limits = {"limit_request_body": 60} if seed & 0x40 else {}
-    check_parser(CHUNKED_HEAD + data, len(CHUNKED_HEAD), limits, seed)
+    config = SMALL_BODY if seed & 0x40 else WIDE
+    check_parser(CHUNKED_HEAD + data, len(CHUNKED_HEAD), config, seed)
 
 
 # Serializer.
@@ -422,9 +426,9 @@ cdef int check_head(
         if name not in NOT_REPARSED
     ]
     request = f"GET / HTTP/1.1\r\nHost: a\r\n{''.join(lines)}\r\n"
-    events = RequestParser(
-        limit_request_fields=10000
-    ).receive_data(request.encode("latin-1"))
+    events = RequestParser(MANY_FIELDS).receive_data(
+        request.encode("latin-1")
+    )
     if events[0].headers[1:] != [
         (name, value) for name, value in sent if name not in NOT_REPARSED
     ]:

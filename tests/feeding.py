@@ -14,6 +14,7 @@ from pathlib import Path
 import h11
 
 from fasthttp._parser import EndOfMessage, RequestHead, RequestParser
+from fasthttp.config import Config
 from fasthttp.errors import PeerError
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -86,7 +87,7 @@ def feed(pieces, **limits):
 
     A piece is taken from the iterable when the one before it is parsed.
     """
-    parser = RequestParser(**limits)
+    parser = RequestParser(Config(**limits))
     outcome = Outcome()
     try:
         for piece in itertools.chain(pieces, [b""]):

@@ -108,6 +108,7 @@ def test_a_config_cannot_change():
         ("keep_alive", float("nan")),
         ("keep_alive", float("inf")),
         ("limit_request_line", 0),
+        ("limit_request_head", 1 << 30),
         ("access_log", 1),
         ("log_level", "loud"),
     ],
