@@ -90,6 +90,7 @@ cdef class RequestParser:
     cdef int keep(self) except -1
     cdef int reset(self) except -1
     cdef bint at_start(self) noexcept
+    cdef int _make_room(self, Py_ssize_t size) except -1
     cdef void _release(self) noexcept
     cdef bint idle(self) noexcept
     cdef Py_ssize_t unread(self) noexcept

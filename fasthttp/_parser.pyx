@@ -328,19 +328,11 @@ cdef class RequestParser:
         return bool(self.idle())
 
     cdef int feed(self, const byte *data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t room
-        cdef byte *grown
         if self._kept_size == 0:
             self._base = data
             self._end = data + size
             return 0
-        if self._kept_size + size > self._kept_room:
-            room = max(2 * self._kept_room, self._kept_size + size)
-            grown = <byte *>PyMem_Realloc(self._kept, room)
-            if grown is NULL:
-                raise MemoryError
-            self._kept = grown
-            self._kept_room = room
+        self._make_room(self._kept_size + size)
         memcpy(self._kept + self._kept_size, data, size)
         self._kept_size += size
         self._base = self._kept
@@ -350,25 +342,26 @@ cdef class RequestParser:
     cdef int keep(self) except -1:
         """Copy what the next event still needs out of the window."""
         cdef Py_ssize_t size = self._end - self._base
-        cdef byte *fresh
         if size == 0:
             self._release()
             return 0
-        if self._kept_size:
-            if self._base != self._kept:
-                memmove(self._kept, self._base, size)
-            self._kept_size = size
-        else:
-            if size > self._kept_room:
-                fresh = <byte *>PyMem_Realloc(self._kept, size)
-                if fresh is NULL:
-                    raise MemoryError
-                self._kept = fresh
-                self._kept_room = size
-            memcpy(self._kept, self._base, size)
-            self._kept_size = size
+        if self._base != self._kept:
+            self._make_room(size)
+            memmove(self._kept, self._base, size)
+        self._kept_size = size
         self._base = self._kept
         self._end = self._kept + self._kept_size
+        return 0
+
+    cdef int _make_room(self, Py_ssize_t size) except -1:
+        cdef Py_ssize_t room = max(2 * self._kept_room, size)
+        cdef byte *grown
+        if size > self._kept_room:
+            grown = <byte *>PyMem_Realloc(self._kept, room)
+            if grown is NULL:
+                raise MemoryError
+            self._kept = grown
+            self._kept_room = room
         return 0
 
     cdef void _release(self) noexcept:
