@@ -88,7 +88,7 @@ cdef class RequestParser:
     cdef int feed(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef int next_event(self) except -1
     cdef int keep(self) except -1
-    cdef int reset(self) except -1
+    cdef void reset(self) noexcept
     cdef bint at_start(self) noexcept
     cdef int _make_room(self, Py_ssize_t size) except -1
     cdef void _release(self) noexcept
@@ -100,7 +100,7 @@ cdef class RequestParser:
     cdef RequestHead copy_head_to(self, RequestHead copy)
 
     cdef int _add_events(self, list events) except -1
-    cdef int _consume(self, Py_ssize_t size) except -1
+    cdef void _consume(self, Py_ssize_t size) noexcept
     cdef int _refuse_name(self, const unsigned char *at) except -1
     cdef int _refuse_limit(
         self, int status, str what, str limit
@@ -121,7 +121,7 @@ cdef class RequestParser:
     cdef int _grow_fields(self) except -1
     cdef int _split_target(self) except -1
     cdef int _end_of_head(self) except -1
-    cdef int _start_message(self) except -1
+    cdef void _start_message(self) noexcept
     cdef int _parse_chunked(self) except -1
     cdef int _parse_trailers(self) except -1
     cdef int _take_size(self, unsigned char c) except -1

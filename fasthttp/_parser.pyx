@@ -371,10 +371,10 @@ cdef class RequestParser:
             self._kept_size = self._kept_room = 0
         self._base = self._end = EMPTY
 
-    cdef int reset(self) except -1:
+    cdef void reset(self) noexcept:
         """Forget what was fed: the next bytes begin a message."""
         self._release()
-        return self._start_message()
+        self._start_message()
 
     cdef bint at_start(self) noexcept:
         """As after reset(): not even an empty line was seen."""
@@ -454,7 +454,7 @@ cdef class RequestParser:
             return self._refuse(400, "nothing can follow a broken request")
         return self._parse_chunked()
 
-    cdef int _start_message(self) except -1:
+    cdef void _start_message(self) noexcept:
         self._state = BEFORE
         self._cursor = self._mark = self._line = 0
         self._hosts = self._digits = 0
@@ -466,12 +466,10 @@ cdef class RequestParser:
         self.head.content_length = -1
         self.head.chunked = self.head.expect_continue = False
         self.head.is_head = self.head.is_connect = False
-        return 0
 
-    cdef int _consume(self, Py_ssize_t size) except -1:
+    cdef void _consume(self, Py_ssize_t size) noexcept:
         self._base += size
         self._consumed += size
-        return 0
 
     cdef int _refuse(self, int status, str detail) except -1:
         cdef Py_ssize_t size = min(self._end - self._base, SHOWN_BYTES)
