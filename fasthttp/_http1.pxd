@@ -50,7 +50,6 @@ cdef class Store:
 cdef class RequestBody:
     cdef Store _store
     cdef bytes _block           # of the size Content-Length told
-    cdef Py_ssize_t _filled
     cdef bytearray _gathered
     cdef long long size
     cdef object _file

@@ -204,19 +204,18 @@ cdef class RequestBody:
     cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1:
         cdef Store store = self._store
         cdef char *to
+        if self._block is not None:
+            to = PyBytes_AS_STRING(self._block) + self.size
+            if <const char *>data != to:
+                memcpy(to, data, size)
+        elif self._file is None:
+            self._gathered += <bytes>PyBytes_FromStringAndSize(
+                <const char *>data, size
+            )
         self.size += size
         if self._file is not None:
             return self.spool(
                 PyBytes_FromStringAndSize(<const char *>data, size)
-            )
-        if self._block is not None:
-            to = PyBytes_AS_STRING(self._block) + self._filled
-            if <const char *>data != to:
-                memcpy(to, data, size)
-            self._filled += size
-        else:
-            self._gathered += <bytes>PyBytes_FromStringAndSize(
-                <const char *>data, size
             )
         self._memory += size
         if (
@@ -231,7 +230,7 @@ cdef class RequestBody:
         # Rare, and slow to import.
         import tempfile
         if self._block is not None:
-            so_far = self._block[:self._filled]
+            so_far = self._block[:self.size]
         else:
             so_far = bytes(self._gathered)
         self._file = tempfile.TemporaryFile()
@@ -416,9 +415,9 @@ cdef class HttpProtocol(BaseProtocol):
         if body is not None and body._block is not None and (
             self.state == READING_BODY
         ):
-            size[0] = PyBytes_GET_SIZE(body._block) - body._filled
+            size[0] = PyBytes_GET_SIZE(body._block) - body.size
             if size[0] >= IN_PLACE_MIN:
-                data[0] = PyBytes_AS_STRING(body._block) + body._filled
+                data[0] = PyBytes_AS_STRING(body._block) + body.size
                 return 0
         self.in_place = False
         return 0
