@@ -9,7 +9,7 @@ from ._parser import RequestHead
 from ._protocol import BaseProtocol
 from .config import Config
 
-_AccessLog = Callable[[str, str, int, int, str, str, float], object]
+_AccessLog = Callable[[str, str, int, int, str, str], object]
 
 @final
 class Store:

@@ -923,10 +923,8 @@ cdef class HttpProtocol(BaseProtocol):
                     parser.at(field.value), field.value_size, field.high
                 )
         line = latin1(parser.at(0), target.start + target.size, False)
-        self.log_entry = (
-            f"{line} HTTP/1.{parser.head.minor}", referer, agent,
-            self.transport.now(),
-        )
+        line = f"{line} HTTP/1.{parser.head.minor}"
+        self.log_entry = line, referer, agent
         return 0
 
     cdef int log_cut(self) except -1:
@@ -938,14 +936,13 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int log_response(self) except -1:
         if self.context.access_log is None:
             return 0
-        line, referer, agent, began = self.log_entry or ("-", "", "", 0.0)
+        line, referer, agent = self.log_entry or ("-", "", "")
         self.log_entry = None
         peer = self.transport.getpeername()
         try:
             self.context.access_log(
                 peer[0] if isinstance(peer, tuple) else "", line,
-                self.status, self.sent, referer, agent,
-                self.transport.now() - began if began else 0.0,
+                self.status, self.sent, referer, agent
             )
         except Exception:
             error_log.exception("exception in the access log")

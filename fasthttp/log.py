@@ -99,7 +99,6 @@ class AccessLog:
         size: int,
         referer: str,
         user_agent: str,
-        seconds: float,
     ) -> None:
         """Log one response; `size` is its body's, in bytes."""
         self._write(

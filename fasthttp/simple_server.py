@@ -328,7 +328,6 @@ class WSGIServer:
         size: int,
         referer: str,
         user_agent: str,
-        seconds: float,
     ) -> None:
         names = "REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"
         environ = dict(zip(names, line.split(" ", 2), strict=False))

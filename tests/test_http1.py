@@ -1125,9 +1125,9 @@ def test_the_access_log():
         b"User-Agent: agent\r\n\r\n" + HEAD + GET_1_0
     )
     assert calls == [
-        ("192.0.2.1", "GET /a?b HTTP/1.1", 200, 9, "http://r/ä", "agent", 0),
-        ("192.0.2.1", "HEAD / HTTP/1.1", 200, 0, "", "", 0),
-        ("192.0.2.1", "GET / HTTP/1.0", 200, 6, "", "", 0),
+        ("192.0.2.1", "GET /a?b HTTP/1.1", 200, 9, "http://r/ä", "agent"),
+        ("192.0.2.1", "HEAD / HTTP/1.1", 200, 0, "", ""),
+        ("192.0.2.1", "GET / HTTP/1.0", 200, 6, "", ""),
     ]
 
 
@@ -1140,11 +1140,8 @@ def test_the_access_log_of_an_answer_in_parts():
     connection.http.start(404)
     connection.http.write(b"12345")
     assert calls == []
-    connection.trans.time += 1.5
     connection.http.end()
-    ((address, line, status, size, _, _, seconds),) = calls
-    assert (address, line) == ("192.0.2.1", "GET / HTTP/1.1")
-    assert (status, size, seconds) == (404, 5, 1.5)
+    assert calls == [("192.0.2.1", "GET / HTTP/1.1", 404, 5, "", "")]
 
 
 def test_the_access_log_of_a_head_that_is_refused():

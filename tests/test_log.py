@@ -36,7 +36,7 @@ def lines_of(*calls):
 
 def test_combined_form():
     (line,) = lines_of(
-        ("10.0.0.1", "GET /a?b HTTP/1.1", 200, 12, "http://r/", "curl/8", 0.1)
+        ("10.0.0.1", "GET /a?b HTTP/1.1", 200, 12, "http://r/", "curl/8")
     )
     assert re.fullmatch(
         r"10\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
@@ -50,19 +50,19 @@ def test_a_stream_that_is_closed(error_logger, caplog):
     access_log = log.AccessLog.to_stream(stream)
     stream.close()
     for _ in range(2):
-        access_log("", "", 200, 0, "", "", 0.0)
+        access_log("", "", 200, 0, "", "")
     assert len(caplog.records) == 1
 
 
 def test_what_is_missing_is_a_dash():
-    (line,) = lines_of(("", "", 408, 0, "", "", 0.0))
+    (line,) = lines_of(("", "", 408, 0, "", ""))
     assert line.startswith("- - - [")
     assert line.endswith('] "-" 408 - "-" "-"')
 
 
 def test_nothing_of_the_request_leaves_its_field():
     hostile = 'a" 200 1 "x\\" \x1b[31m\n\x7f\xe9'
-    (line,) = lines_of(("::1", hostile, 200, 1, hostile, hostile, 0.0))
+    (line,) = lines_of(("::1", hostile, 200, 1, hostile, hostile))
     safe = r"a\x22 200 1 \x22x\x5c\x22 \x1b[31m\x0a\x7f\xe9"
     assert line.endswith(f'"{safe}" 200 1 "{safe}" "{safe}"')
 
@@ -78,7 +78,7 @@ class FullDisk(io.StringIO):
 def test_a_log_that_cannot_be_written_stops_nothing(caplog):
     stream = FullDisk()
     access_log = log.AccessLog.to_stream(stream)
-    call = ("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    call = ("::1", "GET / HTTP/1.1", 200, 1, "", "")
     access_log(*call)
     access_log(*call)
     assert len(caplog.messages) == 1
@@ -92,14 +92,14 @@ def test_a_log_that_cannot_be_written_stops_nothing(caplog):
 
 def test_percent_signs_are_text(caplog):
     with caplog.at_level(logging.INFO, log.ACCESS_LOGGER):
-        log.AccessLog.to_logger()("::1", "GET /%s%d", 200, 1, "", "", 0.0)
+        log.AccessLog.to_logger()("::1", "GET /%s%d", 200, 1, "", "")
     assert '"GET /%s%d" 200 1' in caplog.messages[0]
 
 
 def test_time_of_a_line(monkeypatch):
     moments = iter([0.9, 1.0, 1.5, 61.0])
     monkeypatch.setattr(log.time, "time", lambda: next(moments))
-    lines = lines_of(*[("a", "b", 200, 1, "", "", 0.0)] * 4)
+    lines = lines_of(*[("a", "b", 200, 1, "", "")] * 4)
     times = [line.split("[")[1].split("]")[0] for line in lines]
     assert times == [log.clf_time(second) for second in (0, 1, 1, 61)]
 
@@ -134,12 +134,12 @@ def test_configuring_twice_logs_once(error_logger):
 
 def test_the_access_log_goes_to_stdout_in_bare_lines(access_logger, capsys):
     log.configure_access()
-    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "")
     assert re.fullmatch(r"::1 - - .* 200 1 .*\n", capsys.readouterr().out)
 
 
 def test_no_stdout_is_no_access_log(access_logger, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     log.configure_access()
-    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "", 0.0)
+    log.AccessLog.to_logger()("::1", "GET / HTTP/1.1", 200, 1, "", "")
     assert capsys.readouterr().err == ""
