@@ -8,9 +8,9 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fasthttp._fields cimport (
-    CREDENTIALS, Field, latin1, PyUnicode_DATA, PyUnicode_New, value_of
+    CREDENTIALS, Field, PyUnicode_DATA, PyUnicode_New, value_of
 )
-from fasthttp._parser cimport HEAD, Head, RequestParser
+from fasthttp._parser cimport HEAD, Head, RequestParser, text_of
 
 from fasthttp import _fields, _parser
 
@@ -245,9 +245,7 @@ cdef class EnvironTemplate:
                 add_others(environ, parser, shape)
         if head.has_authority:
             # RFC 9112 section 3.2.2: it replaces the Host field.
-            PyDict_SetItem(environ, K_HOST, latin1(
-                parser.at(head.authority.start), head.authority.size, False
-            ))
+            PyDict_SetItem(environ, K_HOST, text_of(parser, head.authority))
         self._version = fh_dict_version(environ)
         return environ
 
@@ -378,16 +376,12 @@ cdef int set_parts(dict environ, RequestParser parser, int parts) except -1:
     if parts & METHOD:
         PyDict_SetItem(environ, K_METHOD, parser.method())
     if parts & TARGET:
-        target = latin1(
-            parser.at(head.target.start), head.target.size, False
-        )
+        target = text_of(parser, head.target)
         PyDict_SetItem(environ, K_RAW_URI, target)
         PyDict_SetItem(environ, K_REQUEST_URI, target)
         PyDict_SetItem(environ, K_PATH, path_info(parser, target))
     if parts & QUERY:
-        PyDict_SetItem(environ, K_QUERY, latin1(
-            parser.at(head.query.start), head.query.size, False
-        ))
+        PyDict_SetItem(environ, K_QUERY, text_of(parser, head.query))
     if parts & PROTOCOL:
         PyDict_SetItem(
             environ, K_PROTOCOL, "HTTP/1.1" if head.minor else "HTTP/1.0"
@@ -407,7 +401,7 @@ cdef object path_info(RequestParser parser, object target):
         ).decode("latin-1")
     if head.path.size == head.target.size:
         return target
-    return latin1(text, head.path.size, False)
+    return text_of(parser, head.path)
 
 
 cdef object unknown_key(const unsigned char *name, unsigned size):

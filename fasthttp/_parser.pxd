@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from fasthttp._fields cimport Field, FieldMemo
+from fasthttp._fields cimport Field, FieldMemo, latin1
 
 cdef enum Event:
     NEED_DATA = 0
@@ -135,3 +135,8 @@ cdef class RequestParser:
     cdef int _refuse_at(
         self, const unsigned char *at, int status, str detail
     ) except -1
+
+
+cdef inline object text_of(RequestParser parser, Span span):
+    """A part of the head that is in `parser`, if it is ASCII."""
+    return latin1(parser._base + span.start, span.size, False)
