@@ -107,6 +107,11 @@ cdef inline const Place *find(
     return place
 
 
+cdef inline object own_value(const Field *field, const unsigned char *base):
+    """The value as a new str; see `value_of` for one made before."""
+    return latin1(base + field.value, field.value_size, field.high)
+
+
 cdef inline object latin1(
     const unsigned char *text, Py_ssize_t size, bint high
 ):

@@ -69,7 +69,7 @@ cdef class FieldMemo:
     cdef object new_pair(
         self, uint64_t tag, const Field *field, const unsigned char *base
     ):
-        value = latin1(base + field.value, field.value_size, field.high)
+        value = own_value(field, base)
         if field.known == UNKNOWN:
             name = latin1(base + field.name, field.name_size, False)
             return (name.lower(), value)
@@ -81,7 +81,7 @@ cdef class FieldMemo:
     cdef object new_value(
         self, uint64_t tag, const Field *field, const unsigned char *base
     ):
-        value = latin1(base + field.value, field.value_size, field.high)
+        value = own_value(field, base)
         if self.comes_again(tag):
             self.keep(tag, (<object>known_objects[field.known], value))
         return value

@@ -14,10 +14,10 @@ from cpython.bytes cimport (
 from libc.string cimport memcpy
 
 from fasthttp._fields cimport (
-    Field, FieldMemo, latin1, REFERER, USER_AGENT
+    Field, FieldMemo, own_value, REFERER, USER_AGENT
 )
 from fasthttp._parser cimport (
-    DATA, END, HEAD, RequestHead, RequestParser, Span
+    DATA, END, HEAD, RequestHead, RequestParser, Span, text_of
 )
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport (
@@ -908,6 +908,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int note_request(self) except -1:
         cdef RequestParser parser = self.parser
         cdef Span target = parser.head.target
+        cdef Span line = Span(0, target.start + target.size)
         cdef int index
         cdef Field *field
         cdef str referer = ""
@@ -915,16 +916,13 @@ cdef class HttpProtocol(BaseProtocol):
         for index in range(parser.head.count):
             field = &parser.head.fields[index]
             if field.known == REFERER:
-                referer = latin1(
-                    parser.at(field.value), field.value_size, field.high
-                )
+                referer = own_value(field, parser.at(0))
             elif field.known == USER_AGENT:
-                agent = latin1(
-                    parser.at(field.value), field.value_size, field.high
-                )
-        line = latin1(parser.at(0), target.start + target.size, False)
-        line = f"{line} HTTP/1.{parser.head.minor}"
-        self.log_entry = line, referer, agent
+                agent = own_value(field, parser.at(0))
+        self.log_entry = (
+            f"{text_of(parser, line)} HTTP/1.{parser.head.minor}", referer,
+            agent
+        )
         return 0
 
     cdef int log_cut(self) except -1:
