@@ -1,3 +1,5 @@
+from cpython.ref cimport PyObject
+
 from fasthttp._fields cimport FieldMemo
 from fasthttp._parser cimport RequestHead, RequestParser
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
@@ -16,10 +18,6 @@ cdef enum Overrun:
     NO_OVERRUN = 0
     TO_BE_LOGGED = 1
     LOGGED = 2
-
-cdef extern from "Python.h":
-    ctypedef struct PyObject:
-        pass
 
 cdef enum:
     BLOCK_ORDERS = 6

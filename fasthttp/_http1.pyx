@@ -11,6 +11,7 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 )
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.string cimport memcpy
 
 from fasthttp._fields cimport (
@@ -34,9 +35,6 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *)
-    void Py_INCREF(object)
-    void Py_DECREF(object)
-    void Py_XDECREF(PyObject *)
     int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef enum:

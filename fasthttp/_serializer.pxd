@@ -1,3 +1,5 @@
+from cpython.ref cimport PyObject
+
 cdef enum Framing:
     NO_BODY = 0
     LENGTH = 1
@@ -18,10 +20,6 @@ cdef enum Role:
 cdef enum:
     KNOWN_SLOTS = 64
     KNOWN_LINE = 96
-
-cdef extern from "Python.h":
-    ctypedef struct PyObject:
-        pass
 
 # A field's name that came before, and the last line made of it.
 cdef struct Known:

@@ -14,6 +14,7 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 )
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.string cimport memcpy
 from libc.time cimport gmtime_r, time, time_t, tm
 
@@ -26,8 +27,6 @@ cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object)
     Py_ssize_t PyTuple_GET_SIZE(object)
     PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
-    void Py_INCREF(object)
-    void Py_XDECREF(PyObject *)
     bint PyLong_Check(object)
     long PyLong_AsLongAndOverflow(object, int *) except? -1
     # Of a pointer: as an object it would be held once more while counted.

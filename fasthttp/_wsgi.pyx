@@ -20,6 +20,7 @@ from cpython.contextvars cimport (
     PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 )
 from cpython.dict cimport PyDict_DelItem, PyDict_SetItem
+from cpython.ref cimport PyObject
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close
 
@@ -37,8 +38,6 @@ cdef extern from "_socket.h":
     double fh_thread_time()
 
 cdef extern from "Python.h":
-    ctypedef struct PyObject:
-        pass
     # Of a pointer: as an object it would be held once more while counted.
     Py_ssize_t Py_REFCNT(PyObject *)
 
