@@ -66,8 +66,8 @@ cdef class Connections:
     cdef list _handlers         # by descriptor
     cdef readonly Py_ssize_t count
     cdef readonly double now
-    cdef public double write_timeout
-    cdef public Py_ssize_t max_queued
+    cdef double write_timeout
+    cdef Py_ssize_t max_queued
     cdef public long long max_held
     cdef readonly long long held    # of all queues, in memory
     cdef public double linger_total

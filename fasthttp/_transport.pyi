@@ -57,22 +57,15 @@ class EpollPoller:
 
 @final
 class Connections:
-    """All connections of one loop, and the buffers they share."""
+    """All connections of one loop, and the buffers they share.
 
-    write_timeout: float
-    max_queued: int
+    Their sizes and limits are what the server's attributes say.
+    """
+
     max_held: int
     linger_total: float
     notify_closed: bool
-    def __new__(
-        cls,
-        server: Any,
-        poller: Any,
-        rx_size: int,
-        write_timeout: float,
-        max_queued: int,
-        max_held: int,
-    ) -> Connections: ...
+    def __new__(cls, server: Any, poller: Any) -> Connections: ...
     @property
     def server(self) -> Any: ...
     @property

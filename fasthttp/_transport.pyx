@@ -280,17 +280,15 @@ cdef class EpollPoller:
 
 @cython.final
 cdef class Connections:
-    def __cinit__(
-        self, server, poller, Py_ssize_t rx_size, double write_timeout,
-        Py_ssize_t max_queued, long long max_held
-    ):
+    def __cinit__(self, server, poller):
+        cdef Py_ssize_t rx_size = server.RX_CHUNKSIZE
         if rx_size < 1:
             raise ValueError("the receive buffer needs at least one byte")
         self.server = server
         self._handlers = []
-        self.write_timeout = write_timeout
-        self.max_queued = max_queued
-        self.max_held = max_held
+        self.write_timeout = server.WRITE_TIMEOUT
+        self.max_queued = server.MAX_QUEUED
+        self.max_held = server.MAX_QUEUED_TOTAL
         self.linger_total = LINGER_TOTAL
         self._poller = poller
         self._dirty = []

@@ -231,14 +231,7 @@ class AsyncSocketServer:
         """What a process has for itself."""
         self._pid = os.getpid()
         self._poller = make_poller()
-        self._connections = Connections(
-            self,
-            self._poller,
-            self.RX_CHUNKSIZE,
-            self.WRITE_TIMEOUT,
-            self.MAX_QUEUED,
-            self.MAX_QUEUED_TOTAL,
-        )
+        self._connections = Connections(self, self._poller)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)

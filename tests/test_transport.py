@@ -1431,7 +1431,7 @@ def test_many_messages_cost_in_proportion(link):
 def loop():
     """A poller and the connections that its events are handed to."""
     poller = server_module.make_poller()
-    yield poller, Connections(None, poller, 1, 0, 0, 0)
+    yield poller, Connections(AsyncSocketServer, poller)
     poller.close()
 
 
@@ -1494,9 +1494,12 @@ def test_what_is_not_watched_any_more_is_not_told(loop, stack):
 
 
 def test_no_room_to_receive(loop):
+    class NoRoom(AsyncSocketServer):
+        RX_CHUNKSIZE = 0
+
     standard_input = os.fstat(0)
     with pytest.raises(ValueError, match="at least one byte"):
-        Connections(None, loop[0], 0, 0, 0, 0)
+        Connections(NoRoom, loop[0])
     assert os.path.samestat(os.fstat(0), standard_input)
 
 
