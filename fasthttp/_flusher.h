@@ -8,17 +8,9 @@
 #ifndef FASTHTTP_FLUSHER_H
 #define FASTHTTP_FLUSHER_H
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <time.h>
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
+#include "_socket.h"
 
 enum { FH_TICK_NS = 5000000, FH_TICKS_AWAKE = 10 };
 /* So many clients are received for, answered and sent to together. Measured,

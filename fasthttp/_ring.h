@@ -26,11 +26,8 @@ struct fh_ring {
 
 /* With Linux 5.7; send and sendmsg came before it. */
 #ifdef IORING_FEAT_FAST_POLL
-#include <stdint.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 static inline void
 fh_ring_close(struct fh_ring *self)

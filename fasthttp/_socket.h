@@ -27,6 +27,9 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
 
 #ifdef __linux__
 typedef struct epoll_event fh_event;
@@ -42,10 +45,6 @@ enum { EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC };
 #define epoll_create1(flags) (errno = ENOSYS, -1)
 #define epoll_ctl(poll, what, fd, event) (errno = ENOSYS, -1)
 #define epoll_wait(poll, events, room, timeout) (errno = ENOSYS, -1)
-#endif
-
-#ifndef MSG_MORE
-#define MSG_MORE 0
 #endif
 
 /* Of what is written, the kernel is to hold at most so much unsent. */
