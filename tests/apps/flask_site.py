@@ -16,11 +16,6 @@ def index():
     return "<h1>It works</h1>"
 
 
-@app.post("/form")
-def form():
-    return flask.request.form.to_dict(flat=False)
-
-
 @app.post("/json")
 def json():
     return {"got": flask.request.get_json()}
@@ -64,13 +59,13 @@ def download(name):
 @app.post("/login")
 def login():
     flask.session["user"] = flask.request.form["user"]
-    return flask.redirect(flask.url_for("account"), 303)
+    return flask.redirect(flask.url_for("account"))
 
 
 @app.get("/account")
 def account():
     if "user" not in flask.session:
-        return flask.redirect("/", 302)
+        return flask.redirect("/")
     flask.session["visits"] = flask.session.get("visits", 0) + 1
     return {key: flask.session[key] for key in ("user", "visits")}
 
