@@ -242,12 +242,17 @@ class CountingPoller:
         return self.poller.poll(until, events)
 
 
+def time_passes(server, seconds):
+    """Wait until the loop has seen this time pass."""
+    over = threading.Event()
+    in_loop(server, server.call_later, seconds, over.set)
+    assert over.wait(seconds + PATIENCE)
+
+
 def count_polls(server, seconds):
     """How often the loop turns in this time."""
-    over = threading.Event()
     before = in_loop(server, lambda: server._poller.polls)
-    in_loop(server, server.call_later, seconds, over.set)
-    assert over.wait(PATIENCE)
+    time_passes(server, seconds)
     return in_loop(server, lambda: server._poller.polls) - before
 
 

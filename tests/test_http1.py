@@ -28,6 +28,7 @@ from fakes import (
     read_exactly,
     reset,
     serving,
+    time_passes,
 )
 
 from fasthttp import AppError, AsyncSocketServer, Config, HttpProtocol
@@ -1846,9 +1847,7 @@ def test_an_application_has_time(live):
     )
     peer.sendall(post(b"body", "Connection: close"))
     await_(http.asked)
-    over = threading.Event()
-    in_loop(server, server.call_later, 0.6, over.set)
-    assert over.wait(10)
+    time_passes(server, 0.6)
     in_loop(server, http.respond, 200)
     (response,) = read_responses(read_all(peer))
     assert response.status == 200
@@ -1877,15 +1876,11 @@ def test_a_slow_application_does_not_use_up_the_time_of_others(live):
 
 def test_the_first_byte_starts_the_time_for_the_head(live):
     server, peer, http = live(Closing, keep_alive=0, header_timeout=0.3)
-    over = threading.Event()
-    in_loop(server, server.call_later, 0.6, over.set)
-    assert over.wait(10)
+    time_passes(server, 0.6)
     received = bytearray()
     while not received:
         peer.sendall(b"A")
-        again = threading.Event()
-        in_loop(server, server.call_later, 0.05, again.set)
-        assert again.wait(10)
+        time_passes(server, 0.05)
         peer.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             received += peer.recv(10_000)
@@ -1923,9 +1918,7 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
     received = bytearray()
     for _ in range(100):
         peer.sendall(b"x")
-        again = threading.Event()
-        in_loop(server, server.call_later, 0.05, again.set)
-        assert again.wait(10)
+        time_passes(server, 0.05)
         peer.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             received += peer.recv(10_000)
@@ -1942,9 +1935,7 @@ def test_a_body_that_comes_slowly_has_time(live):
     peer.sendall(post(b"", length=1000))
     for _ in range(8):
         peer.sendall(b"x" * 125)
-        again = threading.Event()
-        in_loop(server, server.call_later, 0.1, again.set)
-        assert again.wait(10)
+        time_passes(server, 0.1)
     await_(http.asked)
     assert http.requests[0].body == b"x" * 1000
 
@@ -1957,9 +1948,7 @@ def test_no_deadlines(live):
         b"GET / HTTP/1.1\r\n",
         b"Host: a\r\nContent-Length: 2\r\n\r\n",
     ):
-        over = threading.Event()
-        in_loop(server, server.call_later, 0.3, over.set)
-        assert over.wait(10)
+        time_passes(server, 0.3)
         peer.sendall(part)
     peer.sendall(b"ab")
     await_(http.asked)
@@ -2039,9 +2028,7 @@ def test_drain_answers_what_is_pipelined(live):
     peer.sendall(GET * 10)
     received = read_exactly(peer, 10)
     server.shutdown()
-    over = threading.Event()
-    in_loop(server, server.call_later, 0.6, over.set)
-    assert over.wait(10)
+    time_passes(server, 0.6)
     responses = read_responses(received + read_all(peer))
     assert len(responses) == 10
     assert responses[-1].headers["connection"] == "close"

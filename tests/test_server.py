@@ -32,6 +32,7 @@ from fakes import (
     read_exactly,
     reset,
     serving,
+    time_passes,
     use_poller,
 )
 
@@ -813,10 +814,7 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
     server.shutdown()
     probe.wait_for("shutdown")
     # Due after the last accept, which was planned before.
-    last = threading.Event()
-    seconds = HANDSHAKE_SECONDS
-    in_loop(server, server.call_later, seconds, last.set)
-    assert last.wait(PATIENCE)
+    time_passes(server, HANDSHAKE_SECONDS)
     with pytest.raises(ConnectionRefusedError):
         connect(server.port)
     in_loop(server, probe.finish)
@@ -1361,9 +1359,7 @@ def test_running_out_of_descriptors_does_not_spin(
         client(server)
         no_more_descriptors()
     error_log.wait_for("cannot accept")
-    over = threading.Event()
-    in_loop(server, server.call_later, 0.3, over.set)
-    assert over.wait(PATIENCE)
+    time_passes(server, 0.3)
     assert 2 <= len(error_log.records) <= 8
 
 

@@ -30,6 +30,7 @@ from fakes import (
     read_exactly,
     reset,
     serving,
+    time_passes,
     use_poller,
 )
 
@@ -85,12 +86,6 @@ def turn(server, times=3):
     """Let the loop handle what is there already."""
     for _ in range(times):
         in_loop(server, lambda: None)
-
-
-def time_passes(server, seconds):
-    over = threading.Event()
-    in_loop(server, server.call_later, seconds, over.set)
-    assert over.wait(seconds + 5)
 
 
 # Sending.
