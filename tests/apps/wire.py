@@ -94,6 +94,13 @@ class Connection:
         method = options.get("method", "GET")
         return self.request(*arguments, **options).response(method)
 
+    def is_cut(self):
+        """True if the chunks that come end before the last one."""
+        try:
+            return not self.file.read().endswith(b"0\r\n\r\n")
+        except ConnectionError:
+            return True
+
     def at_end(self):
         """True when the server has closed and nothing more was sent."""
         return self.file.read(1) == b""
