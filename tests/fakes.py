@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import os
 import queue
@@ -9,6 +10,7 @@ import selectors
 import socket
 import struct
 import threading
+import tracemalloc
 
 from fasthttp import BaseProtocol
 from fasthttp import server as server_module
@@ -247,6 +249,21 @@ def time_passes(server, seconds):
     over = threading.Event()
     in_loop(server, server.call_later, seconds, over.set)
     assert over.wait(seconds + PATIENCE)
+
+
+def memory_kept(action):
+    """Bytes that a second time of it leaves behind."""
+    tracemalloc.start()
+    try:
+        action()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        action()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return after - before
 
 
 def count_polls(server, seconds):

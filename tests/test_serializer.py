@@ -1,14 +1,13 @@
 """ResponseSerializer: what it writes, what it refuses."""
 
 import email.utils
-import gc
 import itertools
 import sys
 import time
-import tracemalloc
 from http import HTTPStatus
 
 import pytest
+from fakes import memory_kept
 
 from fasthttp._serializer import ResponseSerializer
 from fasthttp.errors import AppError
@@ -659,14 +658,4 @@ def test_no_memory_is_left_behind():
             with pytest.raises(AppError):
                 serializer.head(200, [("X", "y"), (f"X {number}", "\n")])
 
-    tracemalloc.start()
-    try:
-        round_trip()
-        gc.collect()
-        before, _ = tracemalloc.get_traced_memory()
-        round_trip()
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert after - before < 2000
+    assert memory_kept(round_trip) < 2000
