@@ -215,6 +215,28 @@ class Probes:
         return self._made.get(timeout=PATIENCE)
 
 
+class Waiting:
+    """An application that says when it is entered and waits to be let go."""
+
+    def __init__(self, body):
+        self.body = body
+        self._entered = threading.Semaphore(0)
+        self._gate = threading.Event()
+
+    def __call__(self, environ, start_response):
+        self._entered.release()
+        assert self._gate.wait(PATIENCE)
+        start_response("200 OK", [])
+        return self.body
+
+    def wait(self):
+        """Return when it is entered."""
+        assert self._entered.acquire(timeout=PATIENCE)
+
+    def open(self):
+        self._gate.set()
+
+
 def use_poller(name, monkeypatch):
     """Let new servers use the system's poller or the portable one.
 

@@ -13,6 +13,7 @@ import urllib.request
 import weakref
 
 import pytest
+from fakes import Waiting
 
 import fasthttp
 from fasthttp import api
@@ -33,20 +34,6 @@ def app(environ, start_response):
 def fetch(url):
     with urllib.request.urlopen(url, timeout=10) as response:
         return response.read()
-
-
-class Gate:
-    """An application that says it was entered and waits to be let go."""
-
-    def __init__(self):
-        self.entered = threading.Semaphore(0)
-        self.opened = threading.Event()
-
-    def __call__(self, environ, start_response):
-        self.entered.release()
-        assert self.opened.wait(10)
-        start_response("200 OK", [])
-        return [b"finished"]
 
 
 def test_public_names():
@@ -138,15 +125,15 @@ def test_several_addresses(tmp_path):
 
 
 def test_stop_finishes_requests():
-    gate = Gate()
+    gate = Waiting([b"finished"])
     with fasthttp.Server(gate, port=0) as server:
         client = http.client.HTTPConnection(*server.addresses[0])
         client.request("GET", "/")
-        assert gate.entered.acquire(timeout=10)
+        gate.wait()
         stopper = threading.Thread(target=server.stop)
         stopper.start()
         assert not server.wait(0)
-        gate.opened.set()
+        gate.open()
         assert client.getresponse().read() == b"finished"
         client.close()
         stopper.join()
@@ -154,18 +141,18 @@ def test_stop_finishes_requests():
 
 
 def test_stop_ends_within_its_timeout():
-    gate = Gate()
+    gate = Waiting([b"finished"])
     server = fasthttp.Server(gate, port=0)
     server.start()
     client = http.client.HTTPConnection(*server.addresses[0])
     client.request("GET", "/")
-    assert gate.entered.acquire(timeout=10)
+    gate.wait()
     server.stop(timeout=0.1)
     assert not server.running
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
         client.getresponse()
     client.close()
-    gate.opened.set()
+    gate.open()
 
 
 @pytest.mark.parametrize("threads", [0, 1])
@@ -193,7 +180,7 @@ def test_nothing_holds_a_server_that_was_stopped():
 
 def test_the_backlog_of_a_given_socket():
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
-        gate = Gate()
+        gate = Waiting([b"finished"])
         with (
             fasthttp.Server(
                 gate, sockets=[listener.dup()], threads=0, backlog=50
@@ -201,13 +188,13 @@ def test_the_backlog_of_a_given_socket():
             contextlib.ExitStack() as clients,
         ):
             threading.Thread(target=fetch, args=[server.url]).start()
-            assert gate.entered.acquire(timeout=10)
+            gate.wait()
             # Nobody accepts now.
             for _ in range(30):
                 client = socket.create_connection(server.addresses[0], 10)
                 clients.enter_context(client)
                 client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            gate.opened.set()
+            gate.open()
 
 
 def test_the_programs_signal_handlers_come_back():

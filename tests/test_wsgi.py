@@ -28,6 +28,7 @@ import weakref
 from wsgiref.validate import validator
 
 import pytest
+from fakes import Waiting
 
 import fasthttp
 from fasthttp._environ import EnvironTemplate, environ_base
@@ -1377,20 +1378,13 @@ def test_close_comes_before_the_next_request_in_the_pool(serve, blocks):
 
 
 def test_close_when_the_client_leaves_during_the_call(serve):
-    entered, go_on = threading.Event(), threading.Event()
     body = Body(b"body")
-
-    def app(environ, start_response):
-        entered.set()
-        assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)
-        return body
-
+    app = Waiting(body)
     address = serve(by_path(a=app))
     client = Connection(address).request("/a")
-    assert entered.wait(PATIENCE)
+    app.wait()
     client.reset()
-    go_on.set()
+    app.open()
     assert body.is_closed_once()
     with Connection(address) as client:
         assert client.get("/").body == b"here"
@@ -1702,17 +1696,11 @@ class Detached:
 
 @pytest.mark.parametrize("body", [list, iter, lambda blocks: Body(*blocks)])
 def test_headers_that_cannot_even_be_shown(serve, errors, body):
-    entered, go_on = threading.Event(), threading.Event()
+    slow = Waiting([b"slow"])
 
     def bad(environ, start_response):
         start_response("200 OK", [("X-User", Detached())])
         return body([b"never ", b"sent"])
-
-    def slow(environ, start_response):
-        entered.set()
-        assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)
-        return [b"slow"]
 
     address = serve(by_path(bad=bad, slow=slow), threads=2)
     with Connection(address) as client, Connection(address) as other:
@@ -1720,9 +1708,9 @@ def test_headers_that_cannot_even_be_shown(serve, errors, body):
             assert client.get("/bad").status == 500
             errors.take("bound to no session")
         other.request("/slow")
-        assert entered.wait(PATIENCE)
+        slow.wait()
         client.reset()
-        go_on.set()
+        slow.open()
         assert other.response().body == b"slow"
 
 
@@ -2144,47 +2132,33 @@ def test_a_child_of_the_application_may_exit(connect, code):
 
 
 def test_one_slow_request_does_not_delay_others():
-    entered, go_on = threading.Event(), threading.Event()
-
-    def app(environ, start_response):
-        entered.set()
-        assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)
-        return [b"slow"]
-
+    app = Waiting([b"slow"])
     with (
         fasthttp.Server(by_path(slow=app), port=0, threads=2) as server,
         Connection(server.addresses[0]) as slow,
         Connection(server.addresses[0]) as fast,
     ):
         slow.request("/slow")
-        assert entered.wait(PATIENCE)
+        app.wait()
         for _ in range(20):
             assert fast.get("/").body == b"here"
-        go_on.set()
+        app.open()
         assert slow.response().body == b"slow"
 
 
 def test_a_client_that_leaves_before_a_thread_is_free():
-    entered, go_on = threading.Event(), threading.Event()
-
-    def app(environ, start_response):
-        entered.set()
-        assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)
-        return [b"waited"]
-
+    app = Waiting([b"waited"])
     with (
         fasthttp.Server(by_path(wait=app), port=0, threads=1) as server,
         Connection(server.addresses[0]) as first,
         Connection(server.addresses[0]) as last,
     ):
         first.request("/wait")
-        assert entered.wait(PATIENCE)
+        app.wait()
         for path in ("/wait", "/"):
             Connection(server.addresses[0]).request(path).reset()
         last.request("/")
-        go_on.set()
+        app.open()
         assert first.response().body == b"waited"
         assert last.response().body == b"here"
 
@@ -2326,15 +2300,8 @@ variable = contextvars.ContextVar("variable", default="default")
 
 def test_a_stream_goes_on_though_others_keep_their_threads(slow):
     """What comes while it waits for its client gets another thread."""
-    entered, go_on = threading.Event(), threading.Event()
     body = Body(*[BLOCK] * 40)
-
-    def keep(environ, start_response):
-        entered.set()
-        assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)
-        return [b"kept"]
-
+    keep = Waiting([b"kept"])
     client = slow(by_path(stream=answer(body), keep=keep), threads=2)
     client.request("/stream").head()
     asked = None
@@ -2343,10 +2310,10 @@ def test_a_stream_goes_on_though_others_keep_their_threads(slow):
         time.sleep(0.05)
     with Connection(client.socket.getpeername()) as other:
         other.request("/keep")
-        assert entered.wait(PATIENCE)
+        keep.wait()
         for _ in range(40):
             assert client.chunk() == BLOCK
-        go_on.set()
+        keep.open()
         assert other.response().body == b"kept"
 
 
