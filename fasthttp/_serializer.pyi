@@ -5,7 +5,7 @@ from typing import final
 
 @final
 class ResponseSerializer:
-    """Writes response heads and chunks; `server` "" sends no Server field.
+    """Writes response heads; `server` "" sends no Server field.
 
     `framing`, `keep_alive`, `length` and `status` describe the last head:
     framing is 0 without a body, 1 by Content-Length, 2 chunked, 3 until the
@@ -39,9 +39,3 @@ class ResponseSerializer:
         the body's size in bytes where it is known. Raises AppError for a
         status, name or value that may not reach the wire (RFC 9110, 5.5).
         """
-
-    def chunk(self, data: bytes) -> bytes:
-        """`data` as one chunk (RFC 9112, 7.1); nothing if it is empty."""
-
-    def last_chunk(self) -> bytes:
-        """What ends a chunked body."""

@@ -117,17 +117,6 @@ cdef class ResponseSerializer:
         )
         return PyBytes_FromStringAndSize(self.data, self.size)
 
-    def chunk(self, bytes data not None):
-        self.size = 0
-        if data:
-            self.write_chunk_size(len(data))
-            self.append(PyBytes_AS_STRING(data), len(data))
-            self.append(b"\r\n", 2)
-        return PyBytes_FromStringAndSize(self.data, self.size)
-
-    def last_chunk(self):
-        return b"0\r\n\r\n"
-
     cdef int write_head(
         self, object status, list headers, int minor, bint is_head,
         bint keep_alive, long long length,

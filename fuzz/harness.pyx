@@ -387,9 +387,6 @@ def serializer(bytes data, unsigned seed):
     except AppError:
         return
     check_head(target, head, fields, version, method, length)
-    chunks = target.chunk(data) + target.last_chunk()
-    if reference.read_chunked(chunks, 0) != (data, [], len(chunks)):
-        raise AssertionError(f"not a chunked body: {chunks}")
 
 
 def passed_on(name, value):

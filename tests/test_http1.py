@@ -828,6 +828,18 @@ def test_an_answer_in_parts(size):
     assert connection.trans.ended is None
 
 
+@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 255, 256, 4095, 65536])
+def test_chunks(size):
+    data = b"x" * size
+    connection = Connection(Later).feed(GET)
+    connection.http.start(200)
+    connection.http.write(data)
+    connection.http.write(b"")
+    connection.http.end()
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, data)
+    assert connection.trans.sent.partition(b"\r\n\r\n")[2] == body
+
+
 @pytest.mark.parametrize("length", [1, 16384, 16385, 65536, 200_000])
 def test_answers_of_any_size(length):
     body = os.urandom(length)

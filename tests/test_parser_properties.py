@@ -387,7 +387,8 @@ def test_answers_are_read_as_meant(
     )
     body = b""
     if out.framing == CHUNKED:
-        sent = b"".join(map(out.chunk, parts)) + out.last_chunk()
+        chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part]
+        sent = b"".join([*chunks, b"0\r\n\r\n"])
     elif out.framing in (LENGTH, UNTIL_CLOSE):
         sent = b"".join(parts)
     else:

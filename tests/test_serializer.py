@@ -530,29 +530,6 @@ def test_no_server(server):
         ResponseSerializer(server)
 
 
-# Chunks (RFC 9112 section 7.1).
-
-
-@pytest.mark.parametrize("size", [1, 9, 10, 15, 16, 255, 256, 4095, 65536])
-def test_chunk(serializer, size):
-    data = b"x" * size
-    assert serializer.chunk(data) == b"%x\r\n%b\r\n" % (size, data)
-
-
-def test_an_empty_chunk_is_not_the_last(serializer):
-    assert serializer.chunk(b"") == b""
-
-
-def test_last_chunk(serializer):
-    assert serializer.last_chunk() == b"0\r\n\r\n"
-
-
-@pytest.mark.parametrize("data", [None, "x", 5, bytearray(b"x"), [b"x"]])
-def test_no_chunk(serializer, data):
-    with pytest.raises(TypeError):
-        serializer.chunk(data)
-
-
 # Memory.
 
 
@@ -654,7 +631,6 @@ def test_no_memory_is_left_behind():
         serializer = ResponseSerializer()
         for number in range(300):
             serializer.head(200, [(f"X-{number}", f"{number}")], length=number)
-            serializer.chunk(b"x" * number)
             with pytest.raises(AppError):
                 serializer.head(200, [("X", "y"), (f"X {number}", "\n")])
 
