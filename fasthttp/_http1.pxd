@@ -67,8 +67,8 @@ cdef class RequestBody:
 
 
 cdef class HttpContext:
-    cdef readonly object config
-    cdef readonly object access_log
+    cdef object config
+    cdef object access_log
     cdef ResponseSerializer serializer
     cdef FieldMemo memo                 # of all parsers
     cdef RequestParser spare            # the first that no message needs

@@ -25,12 +25,8 @@ class HttpContext:
     """What all connections of one loop and configuration share."""
 
     def __init__(
-        self, config: Config | None = None, access_log: _AccessLog | None = None
+        self, config: Config | None, access_log: _AccessLog | None
     ) -> None: ...
-    @property
-    def config(self) -> Config: ...
-    @property
-    def access_log(self) -> _AccessLog | None: ...
     @property
     def store(self) -> Store: ...
 

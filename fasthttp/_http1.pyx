@@ -117,7 +117,7 @@ cdef class Store:
 cdef class HttpContext:
     """What all connections of one loop and configuration share."""
 
-    def __init__(self, config=None, access_log=None):
+    def __init__(self, config, access_log):
         if config is None:
             config = Config()
         self.config = config

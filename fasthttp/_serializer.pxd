@@ -31,7 +31,7 @@ cdef struct Known:
 
 
 cdef class ResponseSerializer:
-    cdef readonly object server
+    cdef bytes _server
     cdef char *data
     cdef Py_ssize_t size
     cdef Py_ssize_t _room

@@ -93,13 +93,13 @@ cdef Role role_of(object name) except? NO_ROLE:
 @cython.final
 cdef class ResponseSerializer:
     def __cinit__(self):
-        self.server = b""
+        self._server = b""
         self._second = -1
 
     def __init__(self, str server="fasthttp"):
         if not server.isascii() or not server.isprintable():
             raise ValueError(f"not a Server field: {server!r}")
-        self.server = f"Server: {server}\r\n".encode() if server else b""
+        self._server = f"Server: {server}\r\n".encode() if server else b""
 
     def __dealloc__(self):
         cdef int slot
@@ -132,11 +132,11 @@ cdef class ResponseSerializer:
         self._write_status(status)
         for field in headers:
             self._write_field(field, &seen)
-        to = self._reserve(PyBytes_GET_SIZE(self.server) + OWN_FIELDS)
+        to = self._reserve(PyBytes_GET_SIZE(self._server) + OWN_FIELDS)
         if not seen & SEEN_SERVER:
             to = put(
-                to, PyBytes_AS_STRING(self.server),
-                PyBytes_GET_SIZE(self.server)
+                to, PyBytes_AS_STRING(self._server),
+                PyBytes_GET_SIZE(self._server)
             )
         if not seen & SEEN_DATE:
             to = put(to, self._date_field(), DATE_SIZE)

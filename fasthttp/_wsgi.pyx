@@ -151,8 +151,7 @@ cdef class ThreadPool
 cdef class WsgiGateway:
     """Makes one protocol for each connection, all calling `app`."""
 
-    cdef readonly object app
-    cdef readonly object config
+    cdef object app
     cdef HttpContext context
     cdef dict _base
     cdef dict _templates
@@ -164,7 +163,6 @@ cdef class WsgiGateway:
 
     def __init__(self, app, config, *, access_log=None):
         self.app = app
-        self.config = config
         self.context = HttpContext(config, access_log)
         self._templates = {}
         self._base = environ_base() | {
@@ -192,8 +190,8 @@ cdef class WsgiGateway:
         return protocol
 
     def start(self):
-        if self.config.threads and self.pool is None:
-            self.pool = ThreadPool(self.config.threads)
+        if self.context.config.threads and self.pool is None:
+            self.pool = ThreadPool(self.context.config.threads)
 
     def has_thread(self, thread):
         return self.pool is not None and self.pool.has_thread(thread)
