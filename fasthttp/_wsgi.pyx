@@ -155,9 +155,7 @@ cdef class WsgiGateway:
     cdef HttpContext context
     cdef dict _base
     cdef dict _templates
-    cdef object _last_address
     cdef str _last_remote       # one object for the clients of one address
-    cdef EnvironTemplate _last_template
     cdef WsgiCall _spare
     cdef ThreadPool pool
 
@@ -202,18 +200,13 @@ cdef class WsgiGateway:
             self.pool = None
 
     cdef EnvironTemplate template_for(self, object address):
-        cdef EnvironTemplate template
-        if address is self._last_address:
-            return self._last_template
-        template = self._templates.get(address)
+        cdef EnvironTemplate template = self._templates.get(address)
         if template is None:
             if len(self._templates) == MAX_TEMPLATES:
                 # A prefix may be routed here: any address is ours.
                 self._templates.clear()
             template = EnvironTemplate(self._base, address)
             self._templates[address] = template
-        self._last_address = address
-        self._last_template = template
         return template
 
 
