@@ -125,7 +125,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int pause_reading(self) except -1
     cdef int tell_pause(self) except -1
     cdef int await_reader(self) except -1
-    cdef bint stopped(self)
+    cdef bint held_up(self) noexcept
     cdef int run(self) except -1
     cdef bint advance(self) except -1
     cdef bint let_others_go_first(self) except -1

@@ -452,7 +452,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int eof_received(self) except -1:
         self.eof = True
-        if self.state < RESPONDING and not self.stopped():
+        if self.state < RESPONDING and not self.held_up():
             self.state = ENDED
             self.transport.close()
         return 0
@@ -495,15 +495,15 @@ cdef class HttpProtocol(BaseProtocol):
             return self.writable_again()
         return self.run()
 
-    cdef bint stopped(self):
-        """Between requests, though the next one may be here already."""
+    cdef bint held_up(self) noexcept:
+        """The next request is here, and waits for others or for its client."""
         return (
             self.state == IDLE and self.parser is not None
             and self.parser.unread() > 0
         )
 
     cdef int deadline_expired(self) except -1:
-        if self.stopped():
+        if self.held_up():
             return 0
         if self.state == IDLE:
             if self.transport.has_input():
@@ -531,7 +531,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int drain(self) except -1:
         self.draining = True
-        if self.state == IDLE and not self.stopped():
+        if self.state == IDLE and not self.held_up():
             if self.transport.now() - self.since > DRAIN_GRACE and (
                 not self.transport.has_input()
             ):

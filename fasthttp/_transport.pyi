@@ -74,8 +74,8 @@ class Connections:
     def now(self) -> float: ...
     @property
     def held(self) -> int: ...
-    def enter(self) -> None:
-        """This thread is the loop's from now on."""
+    def start(self) -> None:
+        """This thread is the loop's from now on; start the flusher's."""
 
     def set_handler(self, fd: int, handler: Any) -> None:
         """What is called when the descriptor is readable; None: nothing."""

@@ -309,7 +309,7 @@ cdef class Connections:
         PyMem_Free(self._rx)
         PyMem_Free(self._tx)
 
-    def enter(self):
+    def start(self):
         self._thread = PyThread_get_thread_ident()
         if self._flusher_thread is None:
             flusher = threading.Thread(

@@ -268,7 +268,7 @@ class AsyncSocketServer:
         events = Events(MAX_EVENTS)
         until = 0.0
         try:
-            connections.enter()
+            connections.start()
             # CPython 3.11 specialises no loop that ends in its condition:
             # measured, 700 instructions a turn.
             while True:
