@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import tracemalloc
+import urllib.request
 
 from fasthttp import BaseProtocol
 from fasthttp import server as server_module
@@ -213,6 +214,12 @@ class Probes:
 
     def next(self):
         return self._made.get(timeout=PATIENCE)
+
+
+def fetch(url):
+    """The body that a GET of it is answered with."""
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return response.read()
 
 
 class Waiting:

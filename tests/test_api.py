@@ -9,11 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 import weakref
 
 import pytest
-from fakes import Waiting
+from fakes import Waiting, fetch
 
 import fasthttp
 from fasthttp import api
@@ -29,11 +28,6 @@ from fasthttp.listeners import refuse_new_clients
 def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [threading.current_thread().name.encode()]
-
-
-def fetch(url):
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return response.read()
 
 
 def test_public_names():

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from fakes import fetch
 
 from fasthttp import __version__, cli
 from fasthttp.config import Config
@@ -123,11 +124,6 @@ def python(site, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(script))
 
     return python
-
-
-def fetch(url):
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return response.read()
 
 
 @pytest.mark.parametrize(
