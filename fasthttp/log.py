@@ -19,9 +19,9 @@ _log = logging.getLogger(ERROR_LOGGER)
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send the server's own log to `stream` (stderr), from `level` up."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+def configure(level: str) -> None:
+    """Send the server's own log to stderr, from `level` up."""
+    handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(LINE, LINE_TIME))
     _send(ERROR_LOGGER, handler, level.upper())
 

@@ -111,25 +111,22 @@ def test_months_are_english():
     assert {"May", "Oct", "Dec"} <= set(months)
 
 
-def test_log_line(error_logger):
-    stream = io.StringIO()
-    log.configure("warning", stream)
+def test_log_line(error_logger, capsys):
+    log.configure("warning")
     error_logger.info("hidden")
     error_logger.error("seen")
     assert re.fullmatch(
         r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\]"
         r" \[\d+\] \[ERROR\] seen\n",
-        stream.getvalue(),
+        capsys.readouterr().err,
     )
 
 
-def test_configuring_twice_logs_once(error_logger):
-    streams = io.StringIO(), io.StringIO()
-    for stream in streams:
-        log.configure("info", stream)
+def test_configuring_twice_logs_once(error_logger, capsys):
+    for _ in range(2):
+        log.configure("info")
     error_logger.info("once")
-    assert streams[0].getvalue() == ""
-    assert streams[1].getvalue().count("once") == 1
+    assert capsys.readouterr().err.count("once") == 1
 
 
 def test_the_access_log_goes_to_stdout_in_bare_lines(access_logger, capsys):
