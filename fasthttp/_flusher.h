@@ -69,6 +69,7 @@ fh_flusher_hold(struct fh_flusher *self, struct fh_piece piece)
         last--;
         piece.sent = last->sent;
         piece.failure = last->failure;
+        /* What comes behind bytes that have left begins a tick of its own. */
         piece.fresh = last->sent == last->size || last->fresh;
         *last = piece;
         pthread_mutex_unlock(&self->lock);

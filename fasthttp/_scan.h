@@ -526,6 +526,7 @@ fh_scan_check(const fh_names *names, const fh_byte *low, const fh_byte *end)
         fh_field fields[3][ROOM];
         fh_cursor cursors[3];
         int counts[3], high[2] = {0};
+        /* With bytes before p that may be read as well, and without. */
         const fh_byte *from = (p - low) % 2 ? p : low;
         if (fh_value_end(from, p, end, &high[0])
                 != fh_value_end_by(fh_outside_1, 1, 1, from, p, end, &high[1])
