@@ -7,7 +7,6 @@ from typing_extensions import Buffer, disjoint_base
 from ._fields import FieldMemo
 from .config import Config
 
-METHODS: tuple[str, ...]
 VECTORS: tuple[str, ...]
 
 def scans_agree(data: bytes) -> bool:

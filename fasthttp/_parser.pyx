@@ -90,9 +90,9 @@ cdef enum:
     # Of a broken request, for the log.
     SHOWN_BYTES = 80
 
-METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH")
-
-cdef tuple methods = METHODS
+cdef tuple METHODS = (
+    "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"
+)
 cdef const byte *EMPTY = b""
 cdef object NESTED = RuntimeError("a receive_data() of this parser runs")
 cdef fh_form forms[3]
@@ -144,7 +144,7 @@ def percent_decoded(bytes text not None):
 
 
 cdef object method_name(const byte *text, Py_ssize_t size):
-    for method in methods:
+    for method in METHODS:
         if is_exactly(
             text, size, <const char *>PyUnicode_DATA(method), len(<str>method)
         ):
