@@ -421,7 +421,6 @@ cdef class RequestParser:
         if self._state == HEAD_DONE or self._state == MESSAGE_DONE:
             # Only now may the window's head be given up.
             self._consume(self._cursor)
-            self._cursor = 0
             if self._state == MESSAGE_DONE:
                 self._start_message()
             elif self.head.chunked:
@@ -468,8 +467,10 @@ cdef class RequestParser:
         self.head.is_head = self.head.is_connect = False
 
     cdef void _consume(self, Py_ssize_t size) noexcept:
+        """Give the window's first bytes up; the cursor is at the next."""
         self._base += size
         self._consumed += size
+        self._cursor = 0
 
     cdef int _refuse(self, int status, str detail) except -1:
         cdef Py_ssize_t size = min(self._end - self._base, SHOWN_BYTES)
@@ -886,7 +887,6 @@ cdef class RequestParser:
             self._cursor = p - self._base
             if p == self._end:
                 self._consume(self._cursor)
-                self._cursor = 0
                 return NEED_DATA
             c = p[0]
             p += 1
@@ -906,7 +906,6 @@ cdef class RequestParser:
                     return self._refuse_body()
                 else:
                     self._consume(p - self._base)
-                    self._cursor = 0
                     self._state = CHUNK_DATA
                     return self.next_event()
             elif self._state == CHUNK_DATA_CR:
@@ -918,8 +917,7 @@ cdef class RequestParser:
                     return self._refuse(400, "a chunk does not end in CR LF")
                 self._state = CHUNK_SIZE
         self._consume(p - self._base)
-        self._cursor = self._line = 0
-        self.head.count = 0
+        self._line = self.head.count = 0
         self._state = FIELDS
         return self._parse_trailers()
 
