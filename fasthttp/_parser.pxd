@@ -127,7 +127,7 @@ cdef class RequestParser:
     cdef int _take_size(self, unsigned char c) except -1
     cdef int _count_extension(self) except -1
     cdef int _take_extension(self, unsigned char c) except -1
-    cdef int _end_of_element(self, unsigned char c, str what) except -1
+    cdef int _end_of_element(self, unsigned char c) except -1
     cdef int _refuse_body(self) except -1
     cdef int _check_line(self, Py_ssize_t at) except -1
     cdef int _check_head(self, Py_ssize_t at) except -1

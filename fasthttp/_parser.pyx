@@ -933,7 +933,7 @@ cdef class RequestParser:
         if digit < 0 and self._digits == 0:
             return self._refuse(400, "a chunk has no size")
         if digit < 0:
-            return self._end_of_element(c, "a chunk size")
+            return self._end_of_element(c)
         # Sixteen would not fit 63 bits; a long row of zeros is no size.
         self._digits += 1
         if self._digits > 15:
@@ -941,14 +941,14 @@ cdef class RequestParser:
         self._remaining = self._remaining * 16 + digit
         return 0
 
-    cdef int _end_of_element(self, byte c, str what) except -1:
+    cdef int _end_of_element(self, byte c) except -1:
         if c == c"\r":
             self._state = CHUNK_LINE_LF
         elif c == c";":
             self._state = EXTENSION
             self._count_extension()
         else:
-            return self._refuse(400, f"a byte that {what} may not hold")
+            return self._refuse(400, "a byte that a chunk size may not hold")
         return 0
 
     cdef int _count_extension(self) except -1:
@@ -966,11 +966,13 @@ cdef class RequestParser:
             self._state == EXTENSION_NAME or self._state == EXTENSION_TOKEN
             or self._state == AFTER_QUOTED
         ) and (c == c"\r" or c == c";"):
-            return self._end_of_element(c, "a chunk extension")
+            return self._end_of_element(c)
         self._count_extension()
         if self._state == EXTENSION and fh_tchar[c]:
             self._state = EXTENSION_NAME
-        elif self._state == EXTENSION_NAME and fh_tchar[c]:
+        elif (
+            self._state == EXTENSION_NAME or self._state == EXTENSION_TOKEN
+        ) and fh_tchar[c]:
             pass
         elif self._state == EXTENSION_NAME and c == c"=":
             self._state = EXTENSION_VALUE
@@ -978,8 +980,6 @@ cdef class RequestParser:
             self._state = QUOTED
         elif self._state == EXTENSION_VALUE and fh_tchar[c]:
             self._state = EXTENSION_TOKEN
-        elif self._state == EXTENSION_TOKEN and fh_tchar[c]:
-            pass
         elif self._state == QUOTED and c == c'"':
             self._state = AFTER_QUOTED
         elif self._state == QUOTED and c == c"\\":
