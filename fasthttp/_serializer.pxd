@@ -22,7 +22,7 @@ cdef enum:
     KNOWN_LINE = 96
 
 # A field's name that came before, and the last line made of it.
-cdef struct Known:
+cdef struct Line:
     PyObject *name
     PyObject *value             # NULL: none, or it is not sent as it is
     Role role
@@ -39,7 +39,7 @@ cdef class ResponseSerializer:
     cdef object _last_status    # applications pass the same str again
     cdef int _last_code
     cdef bytes _status_line
-    cdef Known _known[KNOWN_SLOTS]
+    cdef Line _known[KNOWN_SLOTS]
     cdef char _date[38]         # "Date: " and IMF-fixdate and CR LF
 
     # What the last head said.
@@ -59,12 +59,12 @@ cdef class ResponseSerializer:
     cdef int _write_field(self, object field, int *seen) except -1
     cdef int _refuse_value(self, object field) except -1
     cdef Role _learn_name(
-        self, Known *known, object name
+        self, Line *known, object name
     ) except? NO_ROLE
     cdef int _learn_value(
-        self, Known *known, object value, Py_ssize_t start
+        self, Line *known, object value, Py_ssize_t start
     ) except -1
-    cdef void _forget(self, Known *known) noexcept
+    cdef void _forget(self, Line *known) noexcept
     cdef bint _act_on(
         self, Role role, const char *text, Py_ssize_t size, int *seen
     ) except -1

@@ -243,7 +243,7 @@ cdef class ResponseSerializer:
     cdef int _write_field(self, object field, int *seen) except -1:
         cdef PyObject *name
         cdef PyObject *value
-        cdef Known *known
+        cdef Line *known
         cdef const char *text
         cdef Py_ssize_t start, size
         cdef char *to
@@ -300,7 +300,7 @@ cdef class ResponseSerializer:
         )
 
     cdef Role _learn_name(
-        self, Known *known, object name
+        self, Line *known, object name
     ) except? NO_ROLE:
         """Check a name; applications pass the same objects again and again.
 
@@ -316,7 +316,7 @@ cdef class ResponseSerializer:
         return role
 
     cdef int _learn_value(
-        self, Known *known, object value, Py_ssize_t start
+        self, Line *known, object value, Py_ssize_t start
     ) except -1:
         """Keep the line made of a name and a value.
 
@@ -331,7 +331,7 @@ cdef class ResponseSerializer:
             memcpy(known.line, self.data + start, size)
         return 0
 
-    cdef void _forget(self, Known *known) noexcept:
+    cdef void _forget(self, Line *known) noexcept:
         Py_XDECREF(known.name)
         Py_XDECREF(known.value)
         known.name = known.value = NULL
