@@ -68,7 +68,7 @@ cdef class Connections:
     cdef readonly double now
     cdef double write_timeout
     cdef Py_ssize_t max_queued
-    cdef public long long max_held
+    cdef public long long max_queued_total
     cdef readonly long long held    # of all queues, in memory
     cdef public double linger_total
     cdef public bint notify_closed

@@ -62,7 +62,7 @@ class Connections:
     Their sizes and limits are what the server's attributes say.
     """
 
-    max_held: int
+    max_queued_total: int
     linger_total: float
     notify_closed: bool
     def __new__(cls, server: Any, poller: Any) -> Connections: ...

@@ -288,7 +288,7 @@ cdef class Connections:
         self._handlers = []
         self.write_timeout = server.WRITE_TIMEOUT
         self.max_queued = server.MAX_QUEUED
-        self.max_held = server.MAX_QUEUED_TOTAL
+        self.max_queued_total = server.MAX_QUEUED_TOTAL
         self.linger_total = LINGER_TOTAL
         self._poller = poller
         self._dirty = []
@@ -384,12 +384,12 @@ cdef class Connections:
                 transport._flags &= ~DIRTY
                 self.begin(transport)
                 transport.end()
-        if self.held > self.max_held > 0:
+        if self.held > self.max_queued_total > 0:
             self.shed()
         return bool(self._dirty)
 
     cdef int shed(self) except -1:
-        """Cut stalled readers, the longest first, to come below max_held."""
+        """Cut stalled readers, the longest first, to come below the limit."""
         cdef Transport transport
         cdef list stalled = []
         cdef double last = self.now - STALLED
@@ -400,12 +400,12 @@ cdef class Connections:
                 )
         stalled.sort()
         for _, _, transport in stalled:
-            if self.held <= self.max_held:
+            if self.held <= self.max_queued_total:
                 break
             self.server._warn_seldom(
                 "%d bytes wait for clients to read them, more than"
                 " limit_queued_total (%d): closing those that read nothing",
-                self.held, self.max_held
+                self.held, self.max_queued_total
             )
             transport._flags |= BROKEN | RESET
             transport.finish()

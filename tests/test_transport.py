@@ -688,7 +688,7 @@ def test_more_than_may_be_queued_in_all(stack, link, error_log):
     in_loop(server, second.send, bytes(1_000_000))
     time_passes(server, 1.5)
     assert server._connections.held == 2_000_000
-    server._connections.max_held = 1_500_000
+    server._connections.max_queued_total = 1_500_000
     first.wait_for("closed")
     error_log.wait_for("limit_queued_total (1500000)")
     with pytest.raises(ConnectionResetError):
