@@ -25,8 +25,6 @@ SMALL_BUFFER = 4096
 class FakeServer:
     """What `HttpProtocol` needs of a server; keeps what is to run soon."""
 
-    draining = False
-
     def __init__(self):
         self.calls = []
 
