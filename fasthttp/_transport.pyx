@@ -752,6 +752,7 @@ cdef class Transport(BaseTransport):
         if size <= HIGH_WATER:
             return False
         self._flags |= THROTTLED
+        self.mark_dirty()
         return True
 
     cpdef int write(self, data) except -1:

@@ -1157,6 +1157,19 @@ def test_a_file_between_messages(link, file):
     assert probe.calls[-1] == "closed"
 
 
+def test_what_is_not_read_meanwhile_costs_nothing(link, file):
+    """The file counts as unsent, though it takes no memory."""
+    server, peer, probe = link()
+    size = os.path.getsize(file.name)
+    in_loop(server, probe.trans.write_file, file, file.fileno(), 0, size)
+    turn(server)
+    assert in_loop(server, probe.trans.full)
+    peer.sendall(b"x")
+    assert count_polls(server, 0.15) <= 6
+    assert read_exactly(peer, size) == file.read()
+    probe.wait_for("data")
+
+
 @pytest.mark.parametrize("stop", ["exception", "timeout"])
 def test_what_is_cut_off_does_not_look_complete(link, stop):
     def send(self):
