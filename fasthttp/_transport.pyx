@@ -1145,7 +1145,10 @@ cdef class Transport(BaseTransport):
         """It is about to be sent."""
         self._flags &= ~WAITING
         piece.flags = self.message_flags()
-        if self._flags & (BROKEN | CLOSED):
+        if self._flags & (BROKEN | CLOSED) and (
+            piece.sent < piece.size + piece.tail_size
+        ):
+            self._flags |= RESET
             piece.sent = piece.size + piece.tail_size
         return 0
 

@@ -417,6 +417,16 @@ def test_a_client_is_aborted_while_its_answer_is_held(stack, start):
     assert read_exactly(clients.peers[1], 4) == b"mine"
 
 
+def test_an_answer_held_when_the_loop_ends_does_not_look_complete(stack, start):
+    def end(clients, probe):
+        raise KeyboardInterrupt
+
+    clients = Turn(stack, start, answer(b"held"), end)
+    with suppress(ConnectionResetError):
+        # If that took so long that it was sent meanwhile.
+        assert read_all(clients.peers[0]) == b"held"
+
+
 def test_a_client_leaves_while_its_answer_is_held(stack, start):
     def see_it_leave(clients, probe):
         reset(clients.peers[0])
@@ -1170,10 +1180,12 @@ def test_what_is_not_read_meanwhile_costs_nothing(link, file):
     probe.wait_for("data")
 
 
-@pytest.mark.parametrize("stop", ["exception", "timeout"])
-def test_what_is_cut_off_does_not_look_complete(link, stop):
+@pytest.mark.parametrize(
+    ("size", "stop"), [(9, "exception"), (MUCH, "exception"), (MUCH, "timeout")]
+)
+def test_what_is_cut_off_does_not_look_complete(link, size, stop):
     def send(self):
-        self.send(bytes(MUCH))
+        self.send(bytes(size))
         if stop == "exception":
             raise ZeroDivisionError
         self.server.shutdown(0.01)
