@@ -282,7 +282,7 @@ class AsyncSocketServer:
                     self._run_due(now)
                 until = 0.0 if flush() or calls else self._due
         except KeyboardInterrupt:
-            log.info("caught keyboard interrupt, closing all clients")
+            tell(log.info, "caught keyboard interrupt, closing all clients")
         finally:
             restore()
             self._looping = False
@@ -523,7 +523,8 @@ class AsyncSocketServer:
             self._stop()
 
     def _cut(self) -> None:
-        log.warning(
+        tell(
+            log.warning,
             "closing %d connections that did not finish in time",
             self._connections.count,
         )

@@ -492,6 +492,31 @@ def test_a_fault_in_the_programs_own_log(start, client, monkeypatch):
     assert other.fileno() >= 0
 
 
+def test_a_fault_in_the_programs_own_log_hinders_no_stop(
+    start, client, error_log, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+
+    def fail(record):
+        raise ZeroDivisionError
+
+    def interrupt(server):
+        raise KeyboardInterrupt
+
+    def stop(server):
+        server.shutdown(0.01)
+
+    logger = logging.getLogger("fasthttp.error")
+    monkeypatch.setattr(logger, "filters", [fail])
+    for action in (stop, interrupt):
+        server = start(Staying)
+        peer = client(server)
+        server.call_soon_threadsafe(action, server)
+        assert read_all(peer) == b""
+    assert [kind for kind, *_ in shown] == [ZeroDivisionError] * 2
+
+
 def test_a_fault_in_on_shutdown(start, client, error_log):
     class Fault(Probe):
         def on_shutdown(self):
