@@ -847,7 +847,12 @@ cdef class ThreadPool:
     cdef int tell(self, object loop) except -1:
         if not self.told:
             self.told = True
-            loop.call_soon_threadsafe(self.deliver)
+            try:
+                loop.call_soon_threadsafe(self.deliver)
+            except BaseException:
+                # For write() the stack may be full: the next one tells it.
+                self.told = False
+                raise
         return 0
 
     # In the loop.

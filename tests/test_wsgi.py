@@ -2264,6 +2264,33 @@ def test_a_failure_in_the_loop_costs_no_thread(errors):
         log.setLevel(logging.NOTSET)
 
 
+def test_write_where_the_stack_is_full(connect, errors):
+    """One RecursionError is the end of one response."""
+    read = queue.SimpleQueue()
+
+    def nest(write, left):
+        if left < 0:
+            write(b"deeper")
+            # Until the loop waits to be told of the next block.
+            read.get(timeout=PATIENCE)
+        nest(write, left - 1)
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        nest(write, sys.getrecursionlimit() - 100)
+
+    first = connect(by_path(nest=app))
+    first.request("/nest").head()
+    # A chunk's line that is empty: the connection has ended.
+    while first.file.readline():
+        assert first.file.readline() == b"deeper\r\n"
+        read.put(None)
+    errors.take("RecursionError")
+    with Connection(first.socket.getpeername()) as second:
+        for _ in range(3):
+            assert second.get("/").body == b"here"
+
+
 def test_threads_run_at_the_same_time():
     barrier = threading.Barrier(4)
 
