@@ -652,6 +652,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int head_received(self) except -1:
         cdef RequestParser parser = self.parser
         self.sent = 0
+        self.overrun = NO_OVERRUN
         if parser.head.is_connect:
             return self.refuse(501, "this is no proxy: CONNECT is not served")
         if self.context.access_log is not None:
@@ -754,7 +755,6 @@ cdef class HttpProtocol(BaseProtocol):
         self.framing = out.framing
         self.remaining = out.length
         self.persist = out.keep_alive
-        self.overrun = NO_OVERRUN
         self.state = STARTED
         return 0
 

@@ -25,7 +25,9 @@ from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close
 
 from fasthttp._environ cimport EnvironTemplate
-from fasthttp._http1 cimport HttpContext, HttpProtocol, RequestBody, Store
+from fasthttp._http1 cimport (
+    HttpContext, HttpProtocol, LOGGED, RequestBody, Store
+)
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
 from fasthttp._transport cimport Gate
@@ -306,6 +308,7 @@ cdef class WsgiCall:
     cdef bint started
     cdef bint lazy              # the iterable makes its blocks when asked
     cdef bint enough            # no more of the body will be sent
+    cdef bint from_file         # which may be longer than its Content-Length
     cdef bint parked
     cdef bint done
     cdef object iterable
@@ -409,13 +412,14 @@ cdef class WsgiCall:
             self.protocol.template.take_back(self.environ, alone)
         self.environ = None
         self.iterable = result
+        self.from_file = type(result) is FileWrapper
         if not self.started:
             self.lazy = type(result) is not list and type(result) is not tuple
             if type(result) is list and len(<list>result) == 1:
                 return self.emit(
                     RESPOND, checked((<list>result)[0])
                 )
-            if type(result) is FileWrapper and self.emit_file(result):
+            if self.from_file and self.emit_file(result):
                 return 0
             if not self.lazy:
                 self.start(sum([len(checked(part)) for part in result]))
@@ -531,6 +535,7 @@ cdef class WsgiCall:
             if len(self.context):
                 self.context = None
             self.started = self.done = self.parked = self.enough = False
+            self.from_file = False
             self.gateway._spare = self
         else:
             self.start_response_method = self.write_method = None
@@ -586,6 +591,9 @@ cdef class WsgiCall:
             return 0
         if protocol is None:
             return 0
+        if self.from_file:
+            # PEP 3333: sent until its end or the Content-Length is reached.
+            protocol.overrun = LOGGED
         if kind == RESPOND:
             protocol.send_response(self.status, self.headers, content)
             protocol.end_response()

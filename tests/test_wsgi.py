@@ -1840,6 +1840,25 @@ def test_a_file_and_its_length(connect, path, errors):
     errors.take("less than its Content-Length")
 
 
+@pytest.mark.parametrize("size", [30, 16385, 200_000])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_part_of_a_file(connect, tmp_path, size, in_memory):
+    """PEP 3333: up to Content-Length; that there is more is no fault."""
+    content = random.Random(size).randbytes(size)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    def open_file():
+        file = io.BytesIO(content) if in_memory else path.open("rb")
+        file.seek(10)
+        return file
+
+    headers = [("Content-Length", str(size - 20))]
+    client = connect(send(open_file, headers))
+    for _ in range(2):
+        assert client.get().body == content[10:-10]
+
+
 def test_a_file_for_head(connect, path):
     file = Watched(path)
     client = connect(by_path(file=send(lambda: file)))
