@@ -131,6 +131,8 @@ cdef class HttpProtocol(BaseProtocol):
     cdef bint let_others_go_first(self) except -1
     cdef int after_run(self, bint stalled) except -1
     cdef int head_received(self) except -1
+    cdef int time_out(self, str detail) except -1
+    cdef int turn_away(self, object error) except -1
     cdef int refuse(self, int status, str detail) except -1
     cdef int send_head(
         self, object status, list headers, long long length

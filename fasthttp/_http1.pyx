@@ -512,8 +512,8 @@ cdef class HttpProtocol(BaseProtocol):
             self.state = ENDED
             return self.transport.close()
         if self.state == READING_HEAD:
-            return self.refuse(
-                408, "the head did not arrive within header_timeout"
+            return self.time_out(
+                "the head did not arrive within header_timeout"
                 f" ({self.context.header_timeout:g} s)"
             )
         if self.state == READING_BODY:
@@ -521,13 +521,19 @@ cdef class HttpProtocol(BaseProtocol):
                 self.parser.body_size - self.body_mark
                 < self.context.body_rate * self.context.body_timeout
             ):
-                return self.refuse(
-                    408, "the body arrives slower than body_min_rate"
+                return self.time_out(
+                    "the body arrives slower than body_min_rate"
                     f" ({self.context.body_rate} bytes a second)"
                 )
             self.body_mark = self.parser.body_size
             self.transport.set_deadline(self.context.body_timeout)
         return 0
+
+    cdef int time_out(self, str detail) except -1:
+        try:
+            return self.parser._refuse(408, detail)
+        except PeerError as error:
+            return self.turn_away(error)
 
     cdef int drain(self) except -1:
         self.draining = True
@@ -568,8 +574,7 @@ cdef class HttpProtocol(BaseProtocol):
         try:
             stalled = self.advance()
         except PeerError as error:
-            self.context.log_refusal(self.transport.getpeername(), error)
-            self.refuse(error.status, error.detail)
+            self.turn_away(error)
         except OSError as error:
             error_log.error("cannot store a request body: %s", error)
             self.refuse(507, "the request body cannot be stored")
@@ -653,10 +658,12 @@ cdef class HttpProtocol(BaseProtocol):
         cdef RequestParser parser = self.parser
         self.sent = 0
         self.overrun = NO_OVERRUN
-        if parser.head.is_connect:
-            return self.refuse(501, "this is no proxy: CONNECT is not served")
         if self.context.access_log is not None:
             self.note_request()
+        if parser.head.is_connect:
+            return parser._refuse(
+                501, "this is no proxy: CONNECT is not served"
+            )
         self.begin_request()
         if not parser.head.chunked and parser.head.content_length <= 0:
             return 0
@@ -704,6 +711,10 @@ cdef class HttpProtocol(BaseProtocol):
         """What was begun will not be answered, or not to its end."""
         self.request = None
         return 0
+
+    cdef int turn_away(self, object error) except -1:
+        self.context.log_refusal(self.transport.getpeername(), error)
+        return self.refuse(error.status, error.detail)
 
     cdef int refuse(self, int status, str detail) except -1:
         """Answer the peer's fault and close, so that it is read."""

@@ -1160,6 +1160,8 @@ def test_the_access_log_of_an_answer_in_parts():
 def test_the_access_log_of_a_head_that_is_refused():
     calls, _ = logged(HEAD[:-2] + b"Expect: more\r\n\r\n")
     assert [call[1:4] for call in calls] == [("-", 417, 0)]
+    calls, _ = logged(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert [call[1:3] for call in calls] == [("CONNECT a:1 HTTP/1.1", 501)]
 
 
 def test_the_access_log_of_what_is_cut():
@@ -1205,6 +1207,8 @@ REFUSED_LINES = {
     b"\x16\x03\x01\x02\x00\x01": "400: the method is not a token; at byte 0 of "
     r"b'\x16\x03\x01\x02\x00\x01' - the client speaks TLS",
     post(b"", length=99): "413: limit",
+    b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n": "501: this is no proxy: "
+    r"CONNECT is not served; at byte 37 of b'CONNECT a:80 HTTP/1.1\r\n",
 }
 
 
@@ -1913,6 +1917,17 @@ def test_a_body_that_does_not_come(live, sent):
     assert response.status == 408
     assert b"body_min_rate" in response.body
     assert http.requests == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [(b"GET / H", "byte 6 of b'GET / H'"), (post(b"ab")[:-1], "of b''")],
+)
+def test_what_does_not_come_is_logged(live, error_log, sent, shown):
+    _, peer, _ = live(Closing, header_timeout=0.05, body_timeout=0.05)
+    peer.sendall(sent)
+    assert b" 408 " in read_all(peer)
+    assert error_log.take("refused with 408").endswith(shown)
 
 
 def test_a_body_that_stops_after_a_good_beginning(live):
