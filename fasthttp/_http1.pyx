@@ -908,6 +908,8 @@ cdef class HttpProtocol(BaseProtocol):
             self.state = ENDED
             # Without a length only a reset tells that something is missing.
             if self.framing == UNTIL_CLOSE:
+                # It must not take the answers before with it.
+                self.transport.flush()
                 return self.transport.abort()
             return self.close_after_answer()
         return 0

@@ -1626,6 +1626,22 @@ def test_a_body_that_ends_with_the_connection_is_reset(connect, errors):
     errors.take("on purpose")
 
 
+def test_a_reset_loses_no_answer_before_it(connect, errors):
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"block"
+        raise ValueError("on purpose")
+
+    client = connect(by_path(fault=app)).send(
+        b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+        b"GET /fault HTTP/1.0\r\n\r\n"
+    )
+    assert client.response().body == b"here"
+    with pytest.raises(ConnectionResetError):
+        client.response()
+    errors.take("on purpose")
+
+
 def test_interrupt_in_a_thread_is_an_error_like_any_other(errors):
     """Signals reach the main thread: nobody has pressed Ctrl-C here."""
 
