@@ -117,9 +117,11 @@ def serve(spec: str, config: Config) -> None:
     """
     listeners = bind_listeners(config)
     try:
-        app = load_app(spec)
-        # dictConfig in the application disables loggers it does not name
-        _log.disabled = False
+        try:
+            app = load_app(spec)
+        finally:
+            # dictConfig in the application disables loggers it does not name
+            _log.disabled = False
         log = None
         if config.access_log and sys.stdout is not None:
             log = AccessLog.to_stream(sys.stdout)

@@ -67,6 +67,10 @@ def wait(self=None, write=os.write, read=os.read, entered=ENTERED, gate=GATE):
     read(gate, 1)
 """
 )
+LOGGING_SET_UP = """
+import logging.config
+logging.config.dictConfig({"version": 1})
+"""
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
 LOG_LINE = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[(\d+)\] \[([A-Z]+)\] (.+)"
@@ -404,6 +408,7 @@ def test_a_taken_port(command):
         ("raise SystemExit(3)", "broken", "it called sys.exit(3)", 1),
         ("{}['KEY']", "broken", "cannot load 'broken': KeyError: 'KEY'", 1),
         ("def app(): 1/0", "broken:app()", "ZeroDivisionError", 1),
+        (f"{LOGGING_SET_UP}1/0", "broken:app", "ZeroDivisionError", 1),
         ("", "absent_module:app", "No module named 'absent_module'", 1),
         ("", "site_app:nothing", "no nothing", 0),
         ("", "broken", "no app or application", 0),
@@ -582,8 +587,7 @@ def test_log_level(command):
 
 def test_logging_set_up_by_the_application_does_not_silence(serve, site):
     (site / "configured.py").write_text(
-        "import logging.config\n"
-        "logging.config.dictConfig({'version': 1})\n"
+        f"{LOGGING_SET_UP}"
         "def app(environ, start_response):\n"
         "    raise RuntimeError('from the application')\n"
     )
