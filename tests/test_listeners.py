@@ -1,4 +1,6 @@
+import contextlib
 import errno
+import itertools
 import os
 import select
 import socket
@@ -6,6 +8,7 @@ import stat
 
 import pytest
 
+from fasthttp import listeners as listeners_module
 from fasthttp.config import Config
 from fasthttp.errors import BindError
 from fasthttp.listeners import (
@@ -279,11 +282,25 @@ def test_a_listener_that_cannot_hold_back_serves_all_the_same():
             assert accept_name(listener) == silent.getsockname()
 
 
-def test_clients_under_way_are_waited_for(bind, tmp_path):
+def test_clients_under_way_are_waited_for(bind, tmp_path, monkeypatch):
+    monkeypatch.setattr(listeners_module, "MOST_LINES", 1 << 20)
     listeners = bind("127.0.0.1:0", "[::]:0", f"unix:{tmp_path}/socket")
     defer_accept(listeners)
     assert refuse_new_clients(listeners[2:]) == 0
     assert refuse_new_clients(listeners) == HANDSHAKE_SECONDS
+
+
+def test_connections_without_number_are_not_looked_through(bind, monkeypatch):
+    without_end = itertools.repeat(b"0: 0100007F:1F90 0100007F:8000 06 0:0\n")
+
+    def open_table(*arguments):
+        return contextlib.nullcontext(without_end)
+
+    monkeypatch.setattr(listeners_module, "open", open_table, raising=False)
+    listeners = bind("127.0.0.1:0")
+    defer_accept(listeners)
+    seconds = HANDSHAKE_SECONDS + DEFER_SECONDS
+    assert refuse_new_clients(listeners) == seconds
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "[::]:0"])
