@@ -122,6 +122,9 @@ def serve(spec: str, config: Config) -> None:
         finally:
             # dictConfig in the application disables loggers it does not name
             _log.disabled = False
+        if signal.getsignal(signal.SIGTERM) is _pass_over:
+            # what was to end it, the application has caught
+            raise KeyboardInterrupt
         log = None
         if config.access_log and sys.stdout is not None:
             log = AccessLog.to_stream(sys.stdout)

@@ -67,6 +67,12 @@ def wait(self=None, write=os.write, read=os.read, entered=ENTERED, gate=GATE):
     read(gate, 1)
 """
 )
+CATCHING = """
+try:
+    wait()
+except BaseException:
+    pass
+"""
 LOGGING_SET_UP = """
 import logging.config
 logging.config.dictConfig({"version": 1})
@@ -281,8 +287,11 @@ def test_a_relative_path_is_removed_where_it_was_made(serve, site):
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_signal_while_the_application_is_loaded(command, gated, site, number):
-    (site / "loading.py").write_text(f"{WAITING}wait()")
+@pytest.mark.parametrize("source", ["wait()", CATCHING])
+def test_a_signal_while_the_application_is_loaded(
+    command, gated, site, number, source
+):
+    (site / "loading.py").write_text(f"{WAITING}{source}")
     server = command("--bind", "unix:s", "loading:app", **gated.options)
     assert gated.told() == b"w"
     assert (site / "s").exists()
