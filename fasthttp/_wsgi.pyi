@@ -1,6 +1,6 @@
 """WSGI (PEP 3333) on HttpProtocol: in the loop, or in a pool of threads."""
 
-from io import BufferedIOBase
+from io import BufferedIOBase, TextIOBase
 from threading import Thread
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -31,6 +31,11 @@ class NoInput(BufferedIOBase):
     def readinto1(self, buffer: Buffer) -> int: ...
     def seek(self, offset: int, whence: int = 0) -> int: ...
     def tell(self) -> int: ...
+
+class NoErrors(TextIOBase):
+    """wsgi.errors of a process that was started without stderr."""
+
+    def write(self, text: str) -> int: ...
 
 @disjoint_base
 class WsgiGateway:

@@ -125,6 +125,13 @@ class NoInput(io.BufferedIOBase):
         pass
 
 
+class NoErrors(io.TextIOBase):
+    """wsgi.errors of a process that was started without stderr."""
+
+    def write(self, text):
+        return len(text)
+
+
 @cython.no_gc
 @cython.final
 @cython.internal
@@ -167,7 +174,7 @@ cdef class WsgiGateway:
         self._templates = {}
         self._base = environ_base() | {
             K_INPUT: NoInput(),
-            "wsgi.errors": sys.stderr,
+            "wsgi.errors": NoErrors() if sys.stderr is None else sys.stderr,
             "wsgi.multithread": config.threads > 1,
             "wsgi.file_wrapper": FileWrapper,
         }

@@ -492,6 +492,19 @@ def test_wsgi_errors(connect, capsys):
     assert capsys.readouterr().err == "told\none\ntwo\n"
 
 
+def test_wsgi_errors_without_stderr(connect, monkeypatch):
+    def app(environ, start_response):
+        print("told", file=environ["wsgi.errors"])
+        environ["wsgi.errors"].write("one\n")
+        environ["wsgi.errors"].writelines(["two\n"])
+        environ["wsgi.errors"].flush()
+        start_response("200 OK", TEXT)
+        return []
+
+    monkeypatch.setattr(sys, "stderr", None)
+    assert connect(app).get().status == 200
+
+
 # wsgi.input
 
 
