@@ -268,7 +268,9 @@ def run(
             raise ConfigError("bind: give bind, or uds, or fd")
         settings["bind"] = bind_address(uds=uds, fd=fd)
     server = Server(app, host, port, **settings)
-    if not logging.getLogger(ERROR_LOGGER).hasHandlers():
+    # dictConfig disables loggers it does not name
+    _log.disabled = False
+    if not _log.hasHandlers():
         configure(server.config.log_level)
     if not logging.getLogger(ACCESS_LOGGER).hasHandlers():
         configure_access()

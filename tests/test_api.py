@@ -477,6 +477,14 @@ def test_run_leaves_logging_alone_where_it_is_set_up():
     assert all(line.startswith("mine: ") for line in stderr.splitlines())
 
 
+def test_run_logs_though_loggers_were_disabled(monkeypatch):
+    logger = logging.getLogger("fasthttp.error")
+    monkeypatch.setattr(logger, "disabled", True)
+    monkeypatch.setattr(fasthttp.Server, "run", lambda server: None)
+    fasthttp.run(app, port=0)
+    assert not logger.disabled
+
+
 def test_exit_while_serving():
     """A program that ends without a stop neither hangs nor complains."""
     process = subprocess.run(
