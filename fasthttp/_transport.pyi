@@ -122,6 +122,7 @@ def sleep_again(fd: int) -> None:
 class Transport(BaseTransport):
     """One connection: its descriptor and every byte not yet sent."""
 
+    def __new__(cls, owner: Connections) -> Transport: ...
     def fileno(self) -> int:
         """The descriptor; -1 once it is closed."""
 

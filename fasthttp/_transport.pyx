@@ -433,14 +433,13 @@ cdef class Connections:
     cdef int adopt(
         self, int fd, sockaddr_storage *peer, socklen_t size, object factory
     ) except -1:
-        cdef Transport transport = Transport.__new__(Transport)
+        cdef Transport transport = Transport.__new__(Transport, self)
         cdef object protocol
         cdef object stale = self.handler_of(fd)
         if type(stale) is Transport:
             # The application has closed it, and the number came again.
             (<Transport>stale)._flags |= LOST | BROKEN
             (<Transport>stale).finish()
-        transport._owner = self
         transport._fd = fd
         transport._peername = address_of(peer, size)
         self.set_handler(fd, transport)
@@ -697,7 +696,8 @@ cdef object address_of(sockaddr_storage *peer, socklen_t size):
 
 @cython.final
 cdef class Transport(BaseTransport):
-    def __cinit__(self):
+    def __cinit__(self, Connections owner not None):
+        self._owner = owner
         self._watched = -1
         self._fd = -1
 

@@ -36,7 +36,7 @@ from fakes import (
 
 from fasthttp import AsyncSocketServer, BaseProtocol, Config, HttpProtocol
 from fasthttp import server as server_module
-from fasthttp._transport import Connections, EpollPoller, Events
+from fasthttp._transport import Connections, EpollPoller, Events, Transport
 
 HIGH_WATER = 65536
 LOW_WATER = 16384
@@ -1544,3 +1544,10 @@ def test_epoll_tells_what_the_system_refuses(stack):
         poller.poll(0, Events(1))
     with pytest.raises(TypeError):
         poller.poll(0, None)
+
+
+@pytest.mark.parametrize("arguments", [(), (None,)])
+def test_no_connection_without_a_loop(arguments):
+    for make in (Transport, lambda *a: Transport.__new__(Transport, *a)):
+        with pytest.raises(TypeError):
+            make(*arguments)
