@@ -325,7 +325,7 @@ cdef class HttpProtocol(BaseProtocol):
     config = None
     access_log = None
 
-    def __init__(self, server, sk_client, mqueue):
+    def __init__(self, server, BaseTransport sk_client not None, mqueue):
         self.set_up(server, sk_client, self._context_of(server))
 
     cdef int set_up(

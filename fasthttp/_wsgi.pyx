@@ -179,7 +179,7 @@ cdef class WsgiGateway:
             "wsgi.file_wrapper": FileWrapper,
         }
 
-    def __call__(self, server, BaseTransport trans, mqueue):
+    def __call__(self, server, BaseTransport trans not None, mqueue):
         cdef WsgiProtocol protocol = WsgiProtocol.__new__(WsgiProtocol)
         cdef int port
         protocol.set_up(server, trans, self.context)

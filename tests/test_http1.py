@@ -33,6 +33,7 @@ from fakes import (
 
 from fasthttp import AppError, AsyncSocketServer, Config, HttpProtocol
 from fasthttp._transport import Events
+from fasthttp._wsgi import WsgiGateway
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -925,6 +926,14 @@ def test_calls_at_the_wrong_time():
         with pytest.raises(AppError):
             call(*([] if call == http.end else [200]))
     assert connection.response.body == b""
+
+
+@pytest.mark.parametrize("transport", [None, socket])
+def test_what_is_no_transport_is_refused(transport):
+    gateway = WsgiGateway(print, Config())
+    for make in (HttpProtocol, gateway):
+        with pytest.raises(TypeError, match="BaseTransport"):
+            make(FakeServer(), transport, transport)
 
 
 def test_calls_after_the_end_do_nothing():
