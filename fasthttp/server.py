@@ -255,8 +255,11 @@ class AsyncSocketServer:
     def accept_clients(self) -> None:
         """Serve until `shutdown()` or Ctrl-C, which closes all clients.
 
-        Several processes may, forked after the server was made.
+        Several processes may, forked after the server was made. RuntimeError
+        if this one does already.
         """
+        if self._looping and not self.is_forked():
+            raise RuntimeError("the server is running")
         if self._running and self.is_forked():
             self._close_copies()
             self._open()

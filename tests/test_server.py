@@ -1095,6 +1095,22 @@ def test_close_inside_the_loop(start, client, hook):
     assert first.calls.count("closed") == 1
 
 
+def test_there_is_one_loop(start, client, error_log):
+    probes = Probes(
+        overriding("on_data_received", lambda it: it.server.accept_clients())
+    )
+    server = start(probes)
+    peer, other = client(server), client(server)
+    peer.sendall(b"x")
+    assert read_all(peer) == b""
+    assert error_log.records[0].exc_info[0] is RuntimeError
+    with pytest.raises(RuntimeError, match="running"):
+        server.accept_clients()
+    probes.next()
+    in_loop(server, probes.next().send, b"here")
+    assert read_exactly(other, 4) == b"here"
+
+
 def test_close_in_the_deadline_of_one_of_many(start, client):
     class Closing(Probe):
         def on_new_connection(self, address):
