@@ -151,10 +151,10 @@ class AsyncSocketServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
             listener.bind((host, port))
             listener.listen(backlog)
-        except OSError:
+            self._set_up([listener], prot, backlog)
+        except BaseException:
             listener.close()
             raise
-        self._set_up([listener], prot, backlog)
 
     @classmethod
     def from_sockets(

@@ -159,6 +159,30 @@ def test_a_port_that_is_taken():
         AsyncSocketServer("127.0.0.1", taken.getsockname()[1], Echo)
 
 
+@pytest.mark.parametrize(
+    ("port", "size", "error"),
+    [
+        ("80", 65536, TypeError),
+        (65536, 65536, OverflowError),
+        (0, 0, ValueError),
+        (0, None, TypeError),
+    ],
+)
+def test_what_cannot_be_made_leaves_no_socket(port, size, error, monkeypatch):
+    made = []
+
+    class Socket(socket.socket):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(AsyncSocketServer, "RX_CHUNKSIZE", size)
+    with pytest.raises(error):
+        AsyncSocketServer("127.0.0.1", port, Echo)
+    assert [each.fileno() for each in made] == [-1]
+
+
 def test_a_protocol_must_have_the_three_hooks(start, client, error_log):
     class Partial(BaseProtocol):
         def on_new_connection(self, address):
