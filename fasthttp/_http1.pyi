@@ -60,7 +60,8 @@ class HttpProtocol(BaseProtocol):
     Requests come one at a time; the next one when the answer has ended.
     The answer is `respond`, or `start`, `write` any number of times, `end`,
     from the loop's thread, now or later. Once the client is gone they do
-    nothing; `on_connection_closed` tells of it.
+    nothing; `on_connection_closed` tells of it. Bytes and deadlines are its
+    own: `on_data_received` and `on_deadline` of a subclass are not called.
     """
 
     config: ClassVar[Config | None]
@@ -69,6 +70,13 @@ class HttpProtocol(BaseProtocol):
         """A request has arrived whole; answers 404 unless overridden.
 
         An exception is logged and answered with 500.
+        """
+
+    def on_shutdown(self) -> None:
+        """The server stops; ends what would go on, such as a stream.
+
+        Nothing has to be done: requests under way are answered, then the
+        connection is closed.
         """
 
     def respond(

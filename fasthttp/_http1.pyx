@@ -319,7 +319,8 @@ cdef class HttpProtocol(BaseProtocol):
     Requests come one at a time; the next one when the answer has ended.
     The answer is `respond`, or `start`, `write` any number of times, `end`,
     from the loop's thread, now or later. Once the client is gone they do
-    nothing; `on_connection_closed` tells of it.
+    nothing; `on_connection_closed` tells of it. Bytes and deadlines are its
+    own: `on_data_received` and `on_deadline` of a subclass are not called.
     """
 
     config = None
@@ -356,6 +357,9 @@ cdef class HttpProtocol(BaseProtocol):
         self.data_received(PyBytes_AS_STRING(data), len(data))
 
     def on_connection_closed(self):
+        pass
+
+    def on_shutdown(self):
         pass
 
     def on_request(self, request):
@@ -537,6 +541,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int drain(self) except -1:
         self.draining = True
+        self.on_shutdown()
         if self.state == IDLE and not self.held_up():
             if self.transport.now() - self.since > DRAIN_GRACE and (
                 not self.transport.has_input()

@@ -2056,6 +2056,22 @@ def test_drain_waits_for_the_rest_of_an_answer(live):
     assert response.body == b"the rest"
 
 
+def test_drain_tells_who_streams(live):
+    class Stream(Closing):
+        def on_shutdown(self):
+            self.write(b"bye")
+            self.end()
+
+    server, peer, http = live(Stream)
+    peer.sendall(GET)
+    await_(http.asked)
+    in_loop(server, http.start, 200)
+    server.shutdown()
+    (response,) = read_responses(read_all(peer))
+    assert response.complete
+    assert response.body == b"bye"
+
+
 def test_drain_answers_what_is_pipelined(live):
     def answer(self, request):
         self.respond(200, [], bytes(300_000))
