@@ -152,6 +152,7 @@ cdef class HttpProtocol(BaseProtocol):
     cdef int finish_response(self) except -1
     cdef int end_response(self) except -1
     cdef int next_request(self) except -1
+    cdef bint answer_is_over(self) except -1
     cdef int close_after_answer(self) except -1
     cdef int drop_body(self) except -1
     cdef int fail_response(self) except -1

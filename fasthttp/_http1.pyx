@@ -316,11 +316,12 @@ cdef class HttpProtocol(BaseProtocol):
     """Serves HTTP/1.1 on one connection; override `on_request`.
 
     `config` and `access_log` are read from the class, once for each server.
-    Requests come one at a time; the next one when the answer has ended.
-    The answer is `respond`, or `start`, `write` any number of times, `end`,
-    from the loop's thread, now or later. Once the client is gone they do
-    nothing; `on_connection_closed` tells of it. Bytes and deadlines are its
-    own: `on_data_received` and `on_deadline` of a subclass are not called.
+    Requests come one at a time; the next one when the answer has ended, and
+    not before `respond` or `end` have returned. The answer is `respond`, or
+    `start`, `write` any number of times, `end`, from the loop's thread, now
+    or later. Once the client is gone they do nothing; `on_connection_closed`
+    tells of it. Bytes and deadlines are its own: `on_data_received` and
+    `on_deadline` of a subclass are not called.
     """
 
     config = None
@@ -856,7 +857,12 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int finish_response(self) except -1:
         self.end_response()
-        return self.next_request()
+        if self.answer_is_over():
+            if self.running or not self.held_up():
+                return self.run()
+            # What the caller has left to do concerns the last request.
+            self.server.call_soon_threadsafe(self._go_on)
+        return 0
 
     cdef int end_response(self) except -1:
         """Send what ends the body; the connection's fate is decided."""
@@ -878,15 +884,20 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int next_request(self) except -1:
+        return self.run() if self.answer_is_over() else 0
+
+    cdef bint answer_is_over(self) except -1:
+        """True if the connection persists."""
         if self.state == ENDED:
-            return 0
+            return False
         self.state = IDLE if self.persist else ENDED
         if self.pause_due:
             # There is nothing left to write, but one may close.
             self.tell_pause()
         if self.state == IDLE:
-            return self.run()
-        return self.close_after_answer()
+            return True
+        self.close_after_answer()
+        return False
 
     cdef int close_after_answer(self) except -1:
         """What a client sends that does not expect this resets no answer."""

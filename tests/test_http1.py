@@ -174,6 +174,7 @@ class Connection:
         return self
 
     def go_on(self):
+        self.server.run_calls()
         while self._waiting and self.trans.reading:
             self.http.on_data_received(self._waiting.pop(0))
 
@@ -460,6 +461,26 @@ def test_the_next_request_waits_for_its_turn(size):
     assert connection.trans.reading
 
 
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_next_request_does_not_come_within_an_answer(parts):
+    connection = Connection(Later).feed(GET + post(b"body") + GET)
+    http = connection.http
+    for count in (1, 2):
+        if parts:
+            http.start(200)
+            http.end()
+        else:
+            http.respond(200)
+        assert len(connection.requests) == count
+        with pytest.raises(AppError):
+            http.respond(200)
+        connection.go_on()
+    http.respond(200)
+    assert len(connection.responses()) == 3
+    assert connection.trans.reading
+    assert connection.trans.deadline == Config().keep_alive
+
+
 def test_little_is_read_ahead_of_its_turn():
     connection = Connection(Later).feed(GET * 1000, 100)
     assert not connection.trans.reading
@@ -580,6 +601,7 @@ def test_continue_waits_for_the_answer_before_it():
     connection = Connection(Later).feed(GET + post(b"body", EXPECT)[:-4])
     assert connection.trans.sent == b""
     connection.http.respond(200, [], b"first")
+    connection.go_on()
     assert connection.trans.sent.endswith(b"first" + CONTINUE)
 
 
