@@ -66,7 +66,8 @@ class HttpProtocol(BaseProtocol):
     """
 
     config: ClassVar[Config | None]
-    access_log: ClassVar[_AccessLog | None]
+    # An _AccessLog or None; checkers take a Callable here for a method.
+    access_log: ClassVar[Any]
     def on_request(self, request: Request) -> None:
         """A request has arrived whole; answers 404 unless overridden.
 

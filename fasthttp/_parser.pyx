@@ -265,6 +265,9 @@ cdef class EndOfMessage:
 cdef class RequestParser:
     def __cinit__(self, config=None, FieldMemo memo=None):
         config = Config() if config is None else config
+        # It has proved them: offsets are 32 bits wide.
+        if not isinstance(config, Config):
+            raise TypeError(f"not a Config: {config!r}")
         self._base = self._end = EMPTY
         self._start_message()
         self._config = config

@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 import tracemalloc
+import types
 
 import pytest
 from fakes import memory_kept
@@ -226,6 +227,13 @@ def test_other_limits(name, status, build, limit):
     error = feed_every_way(build(limit + 1), **{name: limit}).error
     assert error[0] == status
     assert f"{name} ({limit})" in error[1]
+
+
+def test_limits_are_those_of_a_config():
+    unproved = types.SimpleNamespace(**vars(Config()))
+    unproved.limit_request_head = 1 << 40
+    with pytest.raises(TypeError, match="not a Config"):
+        RequestParser(unproved)
 
 
 def test_an_input_without_end_is_refused_at_the_limit():
