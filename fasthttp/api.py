@@ -204,15 +204,9 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _serve(
-        self,
-        worker: Worker,
-        *,
-        signals: bool = False,
-        on_ready: Callable[[], object] | None = None,
-    ) -> None:
+    def _serve(self, worker: Worker, **how: Any) -> None:
         try:
-            worker.run(signals=signals, on_ready=on_ready)
+            worker.run(**how)
         finally:
             self._stopped.set()
 
