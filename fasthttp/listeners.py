@@ -1,5 +1,6 @@
 """Listening sockets from the bind addresses of a configuration."""
 
+import array
 import contextlib
 import errno
 import os
@@ -101,11 +102,6 @@ def refuse_new_clients(listeners: Iterable[socket.socket]) -> float:
             listener.remove_path()
     if sys.platform != "linux":
         return 0
-    try:
-        import ctypes
-    except (ImportError, OSError):  # no library, or no descriptor is free
-        return 0
-
     # Of the TCP header's byte 13: SYN without ACK is dropped.
     code = [
         (0x30, 0, 0, 13),  # load the flags
@@ -115,8 +111,8 @@ def refuse_new_clients(listeners: Iterable[socket.socket]) -> float:
         (0x06, 0, 0, 0xFFFFFFFF),  # pass
     ]
     packed = b"".join(struct.pack("HBBI", *each) for each in code)
-    filters = ctypes.create_string_buffer(packed)
-    program = struct.pack("HP", len(code), ctypes.addressof(filters))
+    filters = array.array("B", packed)
+    program = struct.pack("HP", len(code), filters.buffer_info()[0])
     ports = set()
     for listener in filter(_is_open_tcp, listeners):
         with contextlib.suppress(OSError):

@@ -871,17 +871,6 @@ def test_shutdown_waits_for_what_is_unsent(start, client):
     probe.wait_for("closed")
 
 
-def test_shutdown_where_the_kernel_cannot_be_told(monkeypatch, start, client):
-    """It cannot drop new clients, as for want of a descriptor."""
-    server = start(Staying)
-    peer = client(server)
-    peer.sendall(b"x")
-    assert read_exactly(peer, 1) == b"x"
-    monkeypatch.setitem(sys.modules, "ctypes", None)
-    server.shutdown(0.01)
-    assert read_all(peer) == b""
-
-
 def test_a_flusher_that_cannot_be_started(monkeypatch):
     def fail(thread):
         raise RuntimeError("can't start new thread")
