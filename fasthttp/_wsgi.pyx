@@ -703,12 +703,17 @@ cdef object reader_of(object filelike):
 
 
 cdef int exit_status(object code) except? 255:
-    """As of sys.exit()."""
-    if code is None or isinstance(code, int):
-        return (code or 0) & 255
-    with contextlib.suppress(OSError):
-        print(code, file=sys.stderr)
-    return 1
+    """As of sys.exit(), after what is still to be written."""
+    cdef int status = 1
+    with contextlib.suppress(Exception):
+        if code is None or isinstance(code, int):
+            status = (code or 0) & 255
+        else:
+            print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    return status
 
 
 cdef bytes checked(object chunk):

@@ -2179,6 +2179,24 @@ def test_a_child_of_the_application_may_exit(connect, code):
         assert client.get().body == {None: b"0", 3: b"3"}.get(code, b"1")
 
 
+def test_what_a_child_has_printed_is_written(connect, tmp_path):
+    path = tmp_path / "printed"
+
+    def app(environ, start_response):
+        child = os.fork()
+        if child == 0:
+            sys.stdout = path.open("w")
+            sys.stderr.close()
+            sys.stdout.write("by the child\n")
+            sys.exit("to nobody")
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        start_response("200 OK", TEXT)
+        return [b"%d" % status]
+
+    assert connect(app).get().body == b"1"
+    assert path.read_text() == "by the child\n"
+
+
 def test_one_slow_request_does_not_delay_others():
     app = Waiting([b"slow"])
     with (
