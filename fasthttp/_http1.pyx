@@ -582,8 +582,8 @@ cdef class HttpProtocol(BaseProtocol):
         except PeerError as error:
             self.turn_away(error)
         except OSError as error:
-            error_log.error("cannot store a request body: %s", error)
             self.refuse(507, "the request body cannot be stored")
+            error_log.error("cannot store a request body: %s", error)
         finally:
             self.running = False
         if self.state != ENDED:
@@ -719,8 +719,10 @@ cdef class HttpProtocol(BaseProtocol):
         return 0
 
     cdef int turn_away(self, object error) except -1:
-        self.context.log_refusal(self.transport.getpeername(), error)
-        return self.refuse(error.status, error.detail)
+        peer = self.transport.getpeername()
+        # First: a handler of the log may fail.
+        self.refuse(error.status, error.detail)
+        return self.context.log_refusal(peer, error)
 
     cdef int refuse(self, int status, str detail) except -1:
         """Answer the peer's fault and close, so that it is read."""

@@ -2330,6 +2330,29 @@ def test_a_failure_in_the_loop_costs_no_thread(errors):
         log.setLevel(logging.NOTSET)
 
 
+@pytest.mark.parametrize(
+    "body", [[b"here"], lambda: iter([b"here"])], ids=["list", "iterator"]
+)
+def test_a_refusal_that_cannot_be_logged(connect, body, errors):
+    """Behind an answer it is found by the loop, in nobody's call."""
+    log = logging.getLogger("fasthttp.error")
+
+    def fail(record):
+        if "refused with 400" in record.getMessage():
+            raise ZeroDivisionError
+        return True
+
+    client = connect(answer(body))
+    log.addFilter(fail)
+    try:
+        client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n?\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            client.file.read()
+        errors.take("ZeroDivisionError")
+    finally:
+        log.removeFilter(fail)
+
+
 def test_write_where_the_stack_is_full(connect, errors):
     """One RecursionError is the end of one response."""
     read = queue.SimpleQueue()
