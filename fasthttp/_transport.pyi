@@ -112,8 +112,8 @@ def monotonic() -> float:
 def tell(log: Callable[..., None], *args: Any, **about: Any) -> int:
     """Call a method of a logger, whose filters and handlers may fail."""
 
-def wake(sock: socket) -> None:
-    """Make the other end of a socket pair readable, unless it is closed."""
+def wake(sock: socket) -> bool:
+    """Make the other end of a socket pair readable; False if that failed."""
 
 def sleep_again(fd: int) -> None:
     """Take what `wake` has sent."""

@@ -650,7 +650,7 @@ def wake(sock):
     cdef int fd = sock.fileno()
     # Full, it wakes the loop as well. It never blocks: the GIL is kept, or
     # it would have to be waited for, as the loop is up by then.
-    send(fd, b"\0", 1, MSG_NOSIGNAL)
+    return send(fd, b"\0", 1, MSG_NOSIGNAL) > 0 or errno == EAGAIN
 
 
 def sleep_again(int fd):

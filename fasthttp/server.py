@@ -298,7 +298,8 @@ class AsyncSocketServer:
         self._calls.append((callback, args))
         if not self._woken:
             self._woken = True
-            wake(self._wake_write)
+            if not wake(self._wake_write):
+                self._woken = False
 
     def open_soon(self, gate: Gate) -> None:
         """Open `gate` when the loop lets go of the interpreter.

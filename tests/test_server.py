@@ -1235,6 +1235,17 @@ def test_no_wake_up_is_lost_while_one_is_read(start, monkeypatch):
     assert server_module.sleep_again is sleep_again
 
 
+def test_a_wake_up_that_failed_is_tried_again(start, monkeypatch):
+    """A socket pair may find no memory, too."""
+    server = start(Echo)
+    called = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(server_module, "wake", lambda sock: False)
+        server.call_soon_threadsafe(called.set)
+    in_loop(server, int)
+    assert called.is_set()
+
+
 def test_calls_run_on_the_loops_thread_and_may_fail(start, error_log):
     server = start(Echo)
     loop = in_loop(server, threading.get_ident)
