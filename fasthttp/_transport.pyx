@@ -850,7 +850,8 @@ cdef class Transport(BaseTransport):
     cpdef double set_deadline(self, double seconds) except -1:
         # Not the turn's time: what ran before may have taken long.
         cdef double now = fh_monotonic()
-        self._deadline = now + seconds if seconds > 0 else 0
+        if not self._flags & LINGERING:
+            self._deadline = now + seconds if seconds > 0 else 0
         return now
 
     cpdef int pause_reading(self) except -1:
@@ -873,9 +874,10 @@ cdef class Transport(BaseTransport):
         if PyThread_get_thread_ident() != self._owner._thread:
             self._owner.server.call_soon_threadsafe(self.close)
             return 0
-        self._flags |= CLOSING
-        # From here on write_timeout guards against a peer that stalls.
-        self._deadline = 0
+        if not self._flags & CLOSING:
+            self._flags |= CLOSING
+            # From here on write_timeout guards against a peer that stalls.
+            self._deadline = 0
         return self.mark_dirty()
 
     cpdef int close_lingering(self) except -1:

@@ -990,6 +990,17 @@ def test_lingering_ends_without_the_peer(link, late):
     probe.wait_for("closed")
 
 
+@pytest.mark.parametrize("poller", ["epoll"], indirect=True)
+def test_lingering_ends_whatever_the_program_does(link):
+    server, peer, probe = link()
+    in_loop(server, probe.trans.close_lingering)
+    assert read_all(peer) == b""
+    in_loop(server, probe.trans.close)
+    in_loop(server, probe.trans.set_deadline, 0)
+    in_loop(server, probe.trans.set_deadline, 3600)
+    probe.wait_for("closed")
+
+
 def test_lingering_ends_though_the_peer_goes_on(link):
     class Closing(Probe):
         def on_data_received(self, data):
