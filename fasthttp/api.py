@@ -153,9 +153,16 @@ class Server:
         cannot be taken, RuntimeError if the server runs already.
         """
         worker = self._open()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve, args=(worker,), name="fasthttp", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no further thread can be had
+            worker.server.close()
+            worker.gateway.close()
+            self._stopped.set()
+            raise
         # daemon threads are frozen, not ended, when the interpreter exits
         atexit.register(self.stop)
 

@@ -225,10 +225,17 @@ def unstartable(monkeypatch):
     return names
 
 
-def test_a_thread_for_requests_that_cannot_be_started(unstartable):
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("fasthttp-2", pytest.raises(FastHttpError, match="start 2 threads")),
+        ("fasthttp", pytest.raises(RuntimeError, match="start new thread")),
+    ],
+)
+def test_a_start_without_enough_threads(unstartable, name, error):
     server = fasthttp.Server(app, port=0, threads=2)
-    unstartable.add("fasthttp-2")
-    with pytest.raises(FastHttpError, match="cannot start 2 threads"):
+    unstartable.add(name)
+    with error:
         server.start()
     assert not server.running
     assert server.sockets[0].fileno() == -1
