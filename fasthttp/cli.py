@@ -189,6 +189,14 @@ def command() -> int:
         _handle_signals(_interrupt)
         code = main()
         _handle_signals(_pass_over)
+    # or Python would end with 120 for what it could not write
+    for fd, stream in (1, sys.stdout), (2, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        except Exception:  # there is none, or one of the application's
+            pass
     # Python takes its own handlers away before the process ends
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -569,6 +569,14 @@ def test_a_closed_stdout(serve, python):
     assert "Traceback" not in server.stderr
 
 
+def test_a_full_disk_does_not_change_the_exit_code(serve, python):
+    python('unset PYTHONUNBUFFERED; exec $PYTHON "$@" >/dev/full')
+    server = serve("site_app", "--access-log")
+    assert fetch(server.url) == b"hello from site_app"
+    assert server.stop() == 0
+    assert "Exception ignored" not in server.stderr
+
+
 def test_no_socket_is_where_stderr_was(serve, python, site):
     """What writes to descriptor 2 must not write to a client."""
     (site / "look_app.py").write_text(
