@@ -177,17 +177,13 @@ def _identity(path: str) -> tuple[int, int]:
 
 def _open(address: str) -> socket.socket:
     family, target = parse_address(address)
-    if family is None:
-        return _inherit(address, target)
-    if family == socket.AF_UNIX:
-        return UnixListener(target)
-    return socket.socket(socket.AddressFamily(family))
-
-
-def _inherit(address: str, fd: int) -> socket.socket:
     try:
-        listener = socket.socket(fileno=fd)
-    except OSError as error:
+        if family == socket.AF_UNIX:
+            return UnixListener(target)
+        if family is not None:
+            return socket.socket(socket.AddressFamily(family))
+        listener = socket.socket(fileno=target)
+    except (OSError, ValueError) as error:  # no IPv6, no such descriptor
         raise _failure(address, error) from None
     listener.set_inheritable(False)
     if listener.type != socket.SOCK_STREAM:

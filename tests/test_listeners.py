@@ -253,6 +253,17 @@ def test_descriptors_that_cannot_listen(bind, tmp_path):
         bind(f"fd://{file.fileno()}")
     with pytest.raises(BindError, match="bad file descriptor"):
         bind("fd://987654")
+    with pytest.raises(BindError, match="negative file descriptor"):
+        bind(f"fd://{1 << 31}")
+
+
+def test_a_system_without_ipv6(bind, monkeypatch):
+    def refuse(family):
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(BindError, match=r"on \[::\]:0: address family not"):
+        bind("[::]:0")
 
 
 def test_a_client_is_held_back_until_it_speaks(bind):
