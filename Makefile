@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet install
 SOURCES := setup.py $(wildcard fasthttp/*.pyx fasthttp/*.pxd fasthttp/*.h)
 CYTHON := $(wildcard fasthttp/*.pyx fasthttp/*.pxd fuzz/*.pyx)
 STUBS := $(patsubst fasthttp/%.pyi,fasthttp.%,$(wildcard fasthttp/*.pyi))
-WHEEL := $(CURDIR)/build/wheel
+WHEEL := build/wheel
 HINT := { echo "fasthttp needs Python 3.11 or later with venv and headers," \
 	"and a C compiler. Debian: apt install gcc python3-dev python3-venv" \
 	>&2; exit 1; }
@@ -60,12 +60,12 @@ check: $(VENV)/.compiled $(VENV)/.test $(VENV)/.dev
 
 bench: wheel
 	@sh tests/install-tools.sh wrk nginx ev.h
-	PYTHONPATH=$(WHEEL) $(PY) bench/compare.py $(ARGS)
+	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(PY) bench/compare.py $(ARGS)
 
 micro: wheel $(VENV)/.bench
-	PYTHONPATH=$(WHEEL) $(VENV)/bin/pytest --quiet -o pythonpath= \
+	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(VENV)/bin/pytest --quiet -o pythonpath= \
 	bench/test_micro.py $(ARGS)
-	PYTHONPATH=$(WHEEL) $(PY) bench/interleaved.py
+	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(PY) bench/interleaved.py
 
 figures: bench
 	@$(MAKE) micro ARGS=--benchmark-json=.bench/results/micro.json
@@ -79,7 +79,7 @@ sanitize: $(VENV)/.test
 	@mkdir -p build/sanitize
 	@tar -c --exclude='*.so' --exclude=__pycache__ --exclude='./.*' \
 	--exclude=./build . | tar -x -C build/sanitize
-	cd build/sanitize && FASTHTTP_SANITIZE=1 $(abspath $(PY)) setup.py \
+	cd build/sanitize && FASTHTTP_SANITIZE=1 "$(abspath $(PY))" setup.py \
 	--quiet build_ext --inplace
 	@# curl hangs with the sanitizer's library loaded into it.
 	@mkdir build/sanitize/bin
@@ -93,7 +93,7 @@ sanitize: $(VENV)/.test
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
 	$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
-	UBSAN_OPTIONS=print_stacktrace=1 $(abspath $(PY)) $(PYTEST) \
+	UBSAN_OPTIONS=print_stacktrace=1 "$(abspath $(PY))" $(PYTEST) \
 	--deselect tests/test_faults.py::test_an_idle_connection_costs_little \
 	--deselect tests/test_faults.py::test_a_clock_that_jumps $(ARGS)
 
