@@ -89,8 +89,9 @@ class HttpProtocol(BaseProtocol):
     ) -> None:
         """Answer with a whole body; text is sent as UTF-8.
 
-        Raises AppError if no request waits for an answer, or for a status
-        or header that may not reach the wire.
+        Raises AppError if no request waits for an answer, in a thread that
+        is not the loop's, or for a status or header that may not reach the
+        wire.
         """
 
     def start(
@@ -103,7 +104,7 @@ class HttpProtocol(BaseProtocol):
         """
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body; AppError before `start`."""
+        """Send a part of the body; AppError before `start`, as above."""
 
     def end(self) -> None:
         """The answer is complete; AppError before `start`."""

@@ -50,6 +50,10 @@ cdef double DRAIN_GRACE = 0.2
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 cdef list BUSY = [*PLAIN_TEXT, ("Retry-After", "10")]
+cdef str ELSEWHERE = (
+    "only the loop's thread may answer: pass the call to"
+    " server.call_soon_threadsafe()"
+)
 cdef str NO_REQUEST = "there is no request that waits for an answer"
 cdef bytes SERVER_ERROR = b"Internal Server Error\n"
 # What a TLS client's first record begins with (RFC 8446 section 5.1).
@@ -391,9 +395,13 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef bint expects(self, State state, str fault) except -1:
         """False once nobody is there who could get an answer."""
-        if self.state != ENDED and self.state != state:
+        if self.state == ENDED:
+            return False
+        if self.state != state:
             raise AppError(fault)
-        return self.state != ENDED
+        if self.transport.is_elsewhere():
+            raise AppError(ELSEWHERE)
+        return True
 
     @cython.nonecheck(True)
     def close_socket_connection(self):

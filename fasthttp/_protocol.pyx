@@ -42,6 +42,9 @@ cdef class BaseTransport:
     cpdef bint full(self) except -1:
         return False
 
+    cdef bint is_elsewhere(self) noexcept:
+        return False
+
     cpdef double now(self) except -1:
         return 0.0
 

@@ -759,7 +759,7 @@ cdef class Transport(BaseTransport):
         cdef Py_ssize_t size
         if type(data) is not bytes:
             data = bytes(memoryview(data))
-        if PyThread_get_thread_ident() != self._owner._thread:
+        if self.is_elsewhere():
             self._owner.server.call_soon_threadsafe(self.write, data)
             return 0
         size = PyBytes_GET_SIZE(data)
@@ -840,6 +840,10 @@ cdef class Transport(BaseTransport):
         self.enqueue(segment, count)
         return self.mark_dirty()
 
+    cdef bint is_elsewhere(self) noexcept:
+        """Is this thread not the loop's?"""
+        return PyThread_get_thread_ident() != self._owner._thread
+
     cpdef double now(self) except -1:
         return fh_monotonic()
 
@@ -871,7 +875,7 @@ cdef class Transport(BaseTransport):
             self.take(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     cpdef int close(self) except -1:
-        if PyThread_get_thread_ident() != self._owner._thread:
+        if self.is_elsewhere():
             self._owner.server.call_soon_threadsafe(self.close)
             return 0
         if not self._flags & CLOSING:
@@ -885,7 +889,7 @@ cdef class Transport(BaseTransport):
         return self.close()
 
     cpdef int abort(self) except -1:
-        if PyThread_get_thread_ident() != self._owner._thread:
+        if self.is_elsewhere():
             self._owner.server.call_soon_threadsafe(self.abort)
             return 0
         self._flags |= BROKEN | RESET
@@ -1081,9 +1085,7 @@ cdef class Transport(BaseTransport):
         return self._flags & WILL_LINGER or self.has_input()
 
     cpdef bint enter(self) except -1:
-        if self._owner._current is not None or (
-            PyThread_get_thread_ident() != self._owner._thread
-        ):
+        if self._owner._current is not None or self.is_elsewhere():
             return False
         self._owner.begin(self)
         return True

@@ -2078,6 +2078,25 @@ def test_drain_waits_for_the_rest_of_an_answer(live):
     assert response.body == b"the rest"
 
 
+def test_only_the_loops_thread_answers(live):
+    server, peer, http = live(Closing)
+    peer.sendall(GET)
+    await_(http.asked)
+    for call in (http.respond, http.start):
+        with pytest.raises(AppError, match="call_soon_threadsafe"):
+            call(200)
+    in_loop(server, http.start, 200)
+    with pytest.raises(AppError, match="call_soon_threadsafe"):
+        http.write(b"elsewhere")
+    with pytest.raises(AppError, match="call_soon_threadsafe"):
+        http.end()
+    in_loop(server, http.write, b"here")
+    in_loop(server, http.end)
+    server.shutdown()
+    (response,) = read_responses(read_all(peer))
+    assert response.body == b"here"
+
+
 def test_drain_tells_who_streams(live):
     class Stream(Closing):
         def on_shutdown(self):
