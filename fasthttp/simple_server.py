@@ -331,8 +331,8 @@ class WSGIServer:
     ) -> None:
         names = "REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"
         environ = dict(zip(names, line.split(" ", 2), strict=False))
-        environ["HTTP_REFERER"] = referer
-        environ["HTTP_USER_AGENT"] = user_agent
+        sent = {"HTTP_REFERER": referer, "HTTP_USER_AGENT": user_agent}
+        environ |= {key: value for key, value in sent.items() if value}
         handler = self.RequestHandlerClass(environ, (address, 0), self)
         handler.log_request(str(status), size)
 

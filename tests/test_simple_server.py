@@ -400,6 +400,7 @@ def test_log_hooks(serving):
     assert handler.request_version == "HTTP/1.1"
     assert handler.client_address[0] == "127.0.0.1"
     assert handler.headers["user-agent"] == "agent"
+    assert handler.headers.get("referer", "-") == "-"
     assert handler.server is server
 
 
