@@ -40,7 +40,7 @@ class BaseTransport:
         """Begin a turn in which writes are gathered; False if in one."""
 
     def leave(self) -> int:
-        """End the turn: send what was written in it."""
+        """End the turn that `enter` began: send what was written in it."""
 
     def queued(self) -> int:
         """How many bytes are not sent yet."""

@@ -113,6 +113,7 @@ cdef enum:
     LOST = 0x800      # the descriptor is somebody else's
     BOUND = 0x1000    # the kernel holds little of what it has not sent
     WAITING = 0x2000  # in Connections._waiting
+    ENTERED = 0x4000  # its turn was begun by enter()
 
 # Transport._watched: not by the poller, which would tell it again and again.
 cdef int HUNG_UP = -2
@@ -547,6 +548,7 @@ cdef class Connections:
         """What it writes until its end() gathers in the shared buffer."""
         if transport._flags & WAITING:
             self.send_held()
+        transport._flags &= ~ENTERED
         self._current = transport
         self._tx_start = self._tx_used
         return 0
@@ -1088,11 +1090,15 @@ cdef class Transport(BaseTransport):
         if self._owner._current is not None or self.is_elsewhere():
             return False
         self._owner.begin(self)
+        self._flags |= ENTERED
         return True
 
     cpdef int leave(self) except -1:
-        # Else somebody has left what he did not enter.
-        return self.end() if self._owner._current is self else 0
+        # Else somebody has left what he did not enter: a hook, its own turn.
+        if self._owner._current is not self or not self._flags & ENTERED:
+            return 0
+        self._flags &= ~ENTERED
+        return self.end()
 
     cpdef int flush_soon(self) except -1:
         cdef Connections owner = self._owner

@@ -1259,6 +1259,27 @@ def test_leaving_what_was_not_entered(start, stack):
     assert not protocols[1].trans.enter()
 
 
+def test_a_hook_does_not_leave_its_own_turn(link):
+    class Leaving(Probe):
+        def __init__(self, server, trans, mqueue):
+            super().__init__(server, trans, mqueue)
+            trans.leave()
+
+        def on_data_received(self, data):
+            self.entered = self.trans.enter()
+            self.send(data)
+            self.close_socket_connection()
+            self.trans.leave()
+            self.note("left")
+
+    _, peer, probe = link(Leaving)
+    peer.sendall(b"x")
+    assert read_all(peer) == b"x"
+    probe.wait_for("closed")
+    assert not probe.entered
+    assert probe.calls == ["new", "left", "closed"]
+
+
 def test_a_file_that_shrinks(link, file, error_log):
     server, peer, probe = link()
     content = file.read()
