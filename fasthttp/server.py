@@ -171,8 +171,12 @@ class AsyncSocketServer:
 
         `max_connections` (0: no limit) leaves further clients in the
         kernel's backlog; `write_timeout` is in seconds (0: none). It and
-        what follows default to the class's attributes.
+        what follows default to the class's attributes. ValueError if there
+        is no socket.
         """
+        sockets = list(sockets)
+        if not sockets:
+            raise ValueError("sockets: no socket is given")
         server = cls.__new__(cls)
         if write_timeout is not None:
             server.WRITE_TIMEOUT = write_timeout
@@ -180,7 +184,7 @@ class AsyncSocketServer:
             server.MAX_QUEUED = max_queued
         if max_queued_total is not None:
             server.MAX_QUEUED_TOTAL = max_queued_total
-        server._set_up(list(sockets), prot, 0, max_connections)
+        server._set_up(sockets, prot, 0, max_connections)
         return server
 
     def _set_up(

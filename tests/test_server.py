@@ -183,6 +183,11 @@ def test_what_cannot_be_made_leaves_no_socket(port, size, error, monkeypatch):
     assert [each.fileno() for each in made] == [-1]
 
 
+def test_no_server_without_a_socket():
+    with pytest.raises(ValueError, match="no socket"):
+        AsyncSocketServer.from_sockets([], Echo)
+
+
 def test_a_protocol_must_have_the_three_hooks(start, client, error_log):
     class Partial(BaseProtocol):
         def on_new_connection(self, address):
