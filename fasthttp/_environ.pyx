@@ -192,6 +192,9 @@ cdef class EnvironTemplate:
         name, port = "localhost", 80
         if type(address) is tuple:
             name, port = address[:2]
+            if ":" in name:
+                # RFC 3875 section 4.1.14: as the host of a URL.
+                name = f"[{name}]"
         whole = base | {"SERVER_NAME": name, "SERVER_PORT": str(port)}
         # Entry by entry: a dict that was presized takes 24 bytes for each
         # instead of 16, its copies leave malloc's fast bins (measured: 300
