@@ -355,6 +355,9 @@ cdef class WsgiCall:
         if type(data) is not bytes:
             raise AppError(f"write() wants bytes, not {data!r}")
         if data and not self.done:
+            if self.protocol is None:
+                # It may write without end; who yields is not asked again.
+                raise BrokenPipeError(errno.EPIPE, "the client has gone")
             self.yielded(data)
 
     # Where the application runs: in the loop or a pool thread.
@@ -377,7 +380,10 @@ cdef class WsgiCall:
                 # In a child of the application's: nothing here is its own.
                 os._exit(exit_status(error.code))
             try:
-                self.log_fault()
+                if self.protocol is not None or (
+                    not isinstance(error, BrokenPipeError)
+                ):
+                    self.log_fault()
             finally:
                 self.emit(FAIL, None)
             if self.thread is None and isinstance(error, KeyboardInterrupt):
@@ -419,13 +425,13 @@ cdef class WsgiCall:
             self.protocol.template.take_back(self.environ, alone)
         self.environ = None
         self.iterable = result
-        self.from_file = type(result) is FileWrapper
         if not self.started:
             self.lazy = type(result) is not list and type(result) is not tuple
             if type(result) is list and len(<list>result) == 1:
                 return self.emit(
                     RESPOND, checked((<list>result)[0])
                 )
+            self.from_file = type(result) is FileWrapper
             if self.from_file and self.emit_file(result):
                 return 0
             if not self.lazy:

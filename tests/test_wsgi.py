@@ -1000,8 +1000,9 @@ def test_write_when_the_client_leaves(slow):
             write(BLOCK)
         entered.set()
         assert left.wait(PATIENCE)
-        for _ in range(50):
-            write(BLOCK)
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(50):
+                write(BLOCK)
         return body
 
     client = slow(app)
@@ -1468,7 +1469,9 @@ def test_an_application_outlives_its_server():
     def app(environ, start_response):
         entered.set()
         assert go_on.wait(PATIENCE)
-        start_response("200 OK", TEXT)(b"written")
+        write = start_response("200 OK", TEXT)
+        with pytest.raises(BrokenPipeError):
+            write(b"written")
         return body
 
     server = fasthttp.Server(app, port=0, threads=1)
@@ -1479,6 +1482,24 @@ def test_an_application_outlives_its_server():
     go_on.set()
     assert body.is_closed_once()
     client.close()
+
+
+def test_an_application_that_writes_for_ever(errors):
+    """It ends with its client, and that is no error of its."""
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        while True:
+            write(b"more")
+            time.sleep(0.001)
+
+    with fasthttp.Server(by_path(more=app), port=0, threads=1) as server:
+        with Connection(server.addresses[0]) as client:
+            client.request("/more").head()
+            assert client.chunk() == b"more"
+            client.reset()
+        with Connection(server.addresses[0]) as client:
+            assert client.get("/").body == b"here"
 
 
 # Streaming
