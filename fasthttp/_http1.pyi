@@ -71,7 +71,7 @@ class HttpProtocol(BaseProtocol):
     def on_request(self, request: Request) -> None:
         """A request has arrived whole; answers 404 unless overridden.
 
-        An exception is logged and answered with 500.
+        An exception is logged, answered with 500, and ends the connection.
         """
 
     def on_shutdown(self) -> None:

@@ -713,6 +713,8 @@ cdef class HttpProtocol(BaseProtocol):
                 "exception in on_request: %s %s", request.method, request.target
             )
             if self.state == RESPONDING or self.state == STARTED:
+                # What it may have planned must not answer the next request.
+                self.parser.head.keep_alive = False
                 self.fail_response()
                 self.next_request()
         return 0
