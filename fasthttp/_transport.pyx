@@ -1064,6 +1064,7 @@ cdef class Transport(BaseTransport):
                 self.fail("on_resume_writing")
             self.keep_unsent()
             if self._queued:
+                # mark_dirty() leaves out the one whose turn it is.
                 self._flags |= DIRTY
                 self._owner._dirty.append(self)
         if self._flags & BROKEN:
