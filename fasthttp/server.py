@@ -531,11 +531,12 @@ class AsyncSocketServer:
             self._stop()
 
     def _cut(self) -> None:
-        tell(
-            log.warning,
-            "closing %d connections that did not finish in time",
-            self._connections.count,
-        )
+        if self._connections.count:
+            tell(
+                log.warning,
+                "closing %d connections that did not finish in time",
+                self._connections.count,
+            )
         self._stop()
 
     def _catch_signals(self) -> Callable[[], None]:

@@ -122,9 +122,9 @@ class WSGIServer:
     The application runs in the thread that calls `serve_forever` or
     `handle_request`; with `socketserver.ThreadingMixIn` in a pool of
     `threads`. `settings` are further fields of `Config`. TypeError for a
-    subclass with hooks of `socketserver` that are not called here and may
-    keep clients out: `get_request`, `verify_request`, `process_request` and
-    `finish_request`.
+    subclass with hooks of `socketserver` that are not called here and have
+    work to do: `get_request`, `verify_request`, `process_request`,
+    `finish_request` and `service_actions`.
     """
 
     address_family: int = socket.AF_INET
@@ -146,6 +146,7 @@ class WSGIServer:
                 "verify_request",
                 "process_request",
                 "finish_request",
+                "service_actions",
             ),
         )
 

@@ -1069,6 +1069,13 @@ def test_shutdown_cuts_those_that_do_not_finish(start, client, error_log):
     error_log.wait_for("closing 1 connections")
 
 
+def test_shutdown_cuts_nobody_where_nobody_is(error_log):
+    """It waits for clients that may be on their way, for longer than that."""
+    with serving(AsyncSocketServer("127.0.0.1", 0, Echo), timeout=0.01):
+        pass
+    assert "closing" not in "".join(error_log.messages)
+
+
 def test_shutdown_takes_what_waits_in_the_backlog(start, client):
     class Late(Probe):
         def on_shutdown(self):

@@ -331,6 +331,7 @@ def test_handle_request_may_be_shut_down(make):
     [
         (WSGIServer, "verify_request"),
         (WSGIServer, "get_request"),
+        (WSGIServer, "service_actions"),
         (WSGIRequestHandler, "handle"),
     ],
 )
