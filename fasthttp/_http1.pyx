@@ -49,6 +49,7 @@ cdef double DRAIN_GRACE = 0.2
 
 cdef object error_log = logging.getLogger("fasthttp.error")
 cdef list PLAIN_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+cdef list LAST = [*PLAIN_TEXT, ("Connection", "close")]
 cdef list BUSY = [*PLAIN_TEXT, ("Retry-After", "10")]
 cdef str ELSEWHERE = (
     "only the loop's thread may answer: pass the call to"
@@ -712,11 +713,12 @@ cdef class HttpProtocol(BaseProtocol):
             error_log.exception(
                 "exception in on_request: %s %s", request.method, request.target
             )
-            if self.state == RESPONDING or self.state == STARTED:
+            if self.state == RESPONDING:
                 # What it may have planned must not answer the next request.
-                self.parser.head.keep_alive = False
+                self.send_response(500, LAST, SERVER_ERROR)
+                self.finish_response()
+            else:
                 self.fail_response()
-                self.next_request()
         return 0
 
     cdef int writable_again(self) except -1:
