@@ -13,6 +13,7 @@ cdef class BaseTransport:
     cpdef Py_ssize_t queued(self) except -1
     cpdef bint full(self) except -1
     cdef bint is_elsewhere(self) noexcept
+    cdef bint is_broken(self) noexcept
     cpdef double now(self) except -1
     cpdef bint has_input(self) except -1
     cpdef double set_deadline(self, double seconds) except -1

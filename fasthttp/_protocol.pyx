@@ -45,6 +45,9 @@ cdef class BaseTransport:
     cdef bint is_elsewhere(self) noexcept:
         return False
 
+    cdef bint is_broken(self) noexcept:
+        return False
+
     cpdef double now(self) except -1:
         return 0.0
 

@@ -846,6 +846,10 @@ cdef class Transport(BaseTransport):
         """Is this thread not the loop's?"""
         return PyThread_get_thread_ident() != self._owner._thread
 
+    cdef bint is_broken(self) noexcept:
+        """Is nothing sent any more, though the protocol is not told yet?"""
+        return self._flags & (BROKEN | CLOSED) != 0
+
     cpdef double now(self) except -1:
         return fh_monotonic()
 

@@ -355,10 +355,17 @@ cdef class WsgiCall:
         if type(data) is not bytes:
             raise AppError(f"write() wants bytes, not {data!r}")
         if data and not self.done:
-            if self.protocol is None:
+            if self.is_alone():
                 # It may write without end; who yields is not asked again.
                 raise BrokenPipeError(errno.EPIPE, "the client has gone")
             self.yielded(data)
+
+    cdef bint is_alone(self) noexcept:
+        """Has its client gone? In the loop nobody can tell `protocol` yet."""
+        cdef WsgiProtocol protocol = self.protocol
+        return protocol is None or (
+            self.thread is None and protocol.transport.is_broken()
+        )
 
     # Where the application runs: in the loop or a pool thread.
 
@@ -380,7 +387,7 @@ cdef class WsgiCall:
                 # In a child of the application's: nothing here is its own.
                 os._exit(exit_status(error.code))
             try:
-                if self.protocol is not None or (
+                if not self.is_alone() or (
                     not isinstance(error, BrokenPipeError)
                 ):
                     self.log_fault()

@@ -1484,19 +1484,27 @@ def test_an_application_outlives_its_server():
     client.close()
 
 
-def test_an_application_that_writes_for_ever(errors):
+@pytest.mark.parametrize("threads", [0, 1])
+def test_an_application_that_writes_for_ever(threads, errors):
     """It ends with its client, and that is no error of its."""
+    over = threading.Event()
+    block = b"more" * 1024
 
     def app(environ, start_response):
         write = start_response("200 OK", TEXT)
-        while True:
-            write(b"more")
+        while not over.is_set():
+            write(block)
             time.sleep(0.001)
+        return []
 
-    with fasthttp.Server(by_path(more=app), port=0, threads=1) as server:
+    app = by_path(more=app)
+    with contextlib.ExitStack() as stack:
+        server = fasthttp.Server(app, port=0, threads=threads)
+        stack.enter_context(server)
+        stack.callback(over.set)
         with Connection(server.addresses[0]) as client:
             client.request("/more").head()
-            assert client.chunk() == b"more"
+            assert client.chunk() == block
             client.reset()
         with Connection(server.addresses[0]) as client:
             assert client.get("/").body == b"here"
