@@ -571,6 +571,9 @@ cdef class HttpProtocol(BaseProtocol):
         self.log_cut()
         self.state = ENDED
         self.drop_body()
+        if state == STARTED and self.framing == UNTIL_CLOSE:
+            # The server stops: a plain end would make it look complete.
+            self.transport.abort()
         if state != IDLE and state != ENDED:
             self.abandon_request()
         if self.parser is not None:

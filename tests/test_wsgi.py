@@ -1671,6 +1671,29 @@ def test_a_body_that_ends_with_the_connection_is_reset(connect, errors):
     errors.take("on purpose")
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_body_that_ends_with_the_connection_is_reset_at_a_stop(threads):
+    over = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"first"
+        yield b"second"
+        while not over.is_set():
+            time.sleep(0.001)
+            yield b""
+
+    with fasthttp.Server(app, port=0, threads=threads) as server:
+        client = Connection(server.addresses[0])
+        client.send(b"GET / HTTP/1.0\r\n\r\n").head()
+        assert client.file.read(11) == b"firstsecond"
+        server.stop(0)
+        with pytest.raises(ConnectionResetError):
+            client.file.read()
+        client.close()
+    over.set()
+
+
 def test_a_reset_loses_no_answer_before_it(connect, errors):
     def app(environ, start_response):
         start_response("200 OK", TEXT)
