@@ -1441,7 +1441,7 @@ cdef class Transport(BaseTransport):
             self.fail("on_connection_closed")
         finally:
             self._protocol = None
-            if self._flags & RESET:
+            if self._flags & RESET and not self._flags & LOST:
                 reset.l_onoff = 1
                 reset.l_linger = 0
                 setsockopt(

@@ -650,6 +650,30 @@ def test_a_descriptor_that_was_taken_over_is_left_alone(
         assert files[0].read() == "content"
 
 
+@pytest.mark.parametrize("poller", ["epoll"], indirect=True)
+def test_a_socket_that_was_taken_over_is_not_reset(start, client):
+    taken = []
+
+    def replace(probe):
+        number = probe.trans.fileno()
+        os.close(number)
+        taken.append(socket.socket())
+        assert taken[0].fileno() == number
+        probe.trans.abort()
+
+    probes = Probes(overriding("on_data_received", replace))
+    server = start(probes)
+    peer = client(server)
+    probe = probes.next()
+    in_loop(server, lambda: None)
+    peer.sendall(b"x")
+    probe.wait_for("closed")
+    in_loop(server, lambda: None)
+    with taken[0]:
+        linger = taken[0].getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert linger == bytes(8)
+
+
 def test_a_fault_in_the_pause_of_another_ends_the_other(
     start, client, error_log
 ):
