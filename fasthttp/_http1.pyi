@@ -71,7 +71,8 @@ class HttpProtocol(BaseProtocol):
     def on_request(self, request: Request) -> None:
         """A request has arrived whole; answers 404 unless overridden.
 
-        An exception is logged, answered with 500, and ends the connection.
+        An exception is logged. If nothing was answered, it is by 500, and
+        the connection ends.
         """
 
     def on_shutdown(self) -> None:
