@@ -1093,6 +1093,16 @@ def test_shutdown_cuts_those_that_do_not_finish(start, client, error_log):
     error_log.wait_for("closing 1 connections")
 
 
+def test_a_second_shutdown_may_leave_less_time(start, client):
+    probes = Probes(Staying)
+    server = start(probes)
+    peer = client(server)
+    probes.next()
+    server.shutdown()
+    server.shutdown(0.05)
+    assert read_all(peer) == b""
+
+
 def test_shutdown_cuts_nobody_where_nobody_is(error_log):
     """It waits for clients that may be on their way, for longer than that."""
     with serving(AsyncSocketServer("127.0.0.1", 0, Echo), timeout=0.01):
@@ -1117,6 +1127,22 @@ def test_shutdown_takes_what_waits_in_the_backlog(start, client):
         server.shutdown()
     for peer in peers:
         assert read_all(peer) == b"a request"
+
+
+def test_a_stop_at_the_limit_takes_what_waits_in_the_backlog(stack):
+    probes = Probes()
+    server = stack.enter_context(
+        serving(
+            AsyncSocketServer.from_sockets(
+                [listen()], probes, max_connections=1
+            )
+        )
+    )
+    peers = [stack.enter_context(connect(server.port)) for _ in range(2)]
+    probes.next()
+    server.shutdown()
+    assert read_all(peers[0]) == b""
+    probes.next()
 
 
 @pytest.mark.parametrize(
@@ -1595,6 +1621,39 @@ def test_a_stop_waits_for_descriptors_to_take_the_backlog(
         assert read_exactly(peer, 5) == b"hello"
         peer.close()
     first.close()
+
+
+def test_new_clients_do_not_put_off_the_look_for_deadlines(
+    start, client, monkeypatch
+):
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL", 3600)
+    probes = Probes()
+    server = start(probes)
+    due = []
+    for _ in range(2):
+        client(server)
+        probes.next()
+        due.append(in_loop(server, lambda: server._next_sweep))
+    assert due[0] == due[1]
+
+
+def test_a_call_that_is_made_again_leaves_clients_their_turn(start, client):
+    server = start(Echo)
+    begun, stop = threading.Event(), threading.Event()
+
+    def call():
+        begun.set()
+        if not stop.is_set():
+            server.call_soon(call)
+
+    server.call_soon_threadsafe(call)
+    assert begun.wait(PATIENCE)
+    try:
+        peer = client(server)
+        peer.sendall(b"hello")
+        assert read_exactly(peer, 5) == b"hello"
+    finally:
+        stop.set()
 
 
 # Nothing is held on to.
