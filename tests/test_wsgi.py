@@ -989,6 +989,27 @@ def test_a_lot_is_written_before_the_client_reads(slow):
         written.clear()
 
 
+def test_what_write_could_not_keep_takes_no_room(slow, errors):
+    """Nor does what was sent, though its write() is still held on to."""
+    limit = 1_000_000
+    kept = []
+
+    def app(environ, start_response):
+        kept.append(start_response("200 OK", TEXT))
+        kept[-1](BLOCK * 10)
+        kept[-1](bytes(int(environ["QUERY_STRING"])))
+        return []
+
+    client = slow(app, limit_spooled=limit)
+    refused = client.request(f"/?{limit + 1}")
+    errors.take("limit_spooled (1000000) is reached")
+    refused.file.read()
+    with Connection(client.socket.getpeername(), receive_buffer=32768) as other:
+        for _ in range(2):
+            body = other.get(f"/?{limit}").body
+            assert body == BLOCK * 10 + bytes(limit)
+
+
 def test_write_when_the_client_leaves(slow):
     """Before anything is written, and with much of it still unsent."""
     left = threading.Event()
@@ -1226,6 +1247,18 @@ def test_a_body_longer_than_its_length_is_cut(connect, errors):
         assert (name, got.status, got.body) == (name, 200, b"body")
         assert client.get("/").body == b"here"
         errors.take("more than its Content-Length")
+
+
+def test_what_stands_behind_the_last_block_runs(connect):
+    ran = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "4")])
+        yield b"body"
+        ran.set()
+
+    assert connect(app).get().body == b"body"
+    assert ran.wait(PATIENCE)
 
 
 def test_write_longer_than_the_length_is_cut(connect, errors):
@@ -1883,6 +1916,34 @@ def test_a_file_is_sent_by_the_kernel(connect, path):
     assert all(file.is_closed_unread() for file in opened)
 
 
+def test_a_small_file_with_what_was_just_written_to_it(connect, path):
+    path.write_bytes(b"old content")
+
+    def open_file():
+        file = path.open("r+b")
+        # What was read stays in the buffer, and so does what is written.
+        first = file.read(1)
+        file.seek(0)
+        file.write(b"new" + first)
+        file.seek(0)
+        return file
+
+    assert connect(send(open_file)).get().body == b"newocontent"
+
+
+def test_after_a_file_the_length_is_looked_at_again(connect, path, errors):
+    headers = [("Content-Length", "3")]
+    client = connect(
+        by_path(
+            file=send(lambda: path.open("rb")),
+            long=answer([b"too long"], headers=headers),
+        )
+    )
+    client.get("/file")
+    assert client.get("/long").body == b"too"
+    errors.take("more than its Content-Length")
+
+
 def test_a_file_from_an_offset(connect, path):
     size = path.stat().st_size
     opened = []
@@ -2357,6 +2418,72 @@ def test_streams_leave_a_request_its_turn():
             stop.set()
         for reader in readers:
             assert reader.chunk() == b""
+
+
+def test_requests_leave_a_stream_its_turn():
+    """Also when the thread could go on with the next one by itself."""
+    order = []
+    go_on = threading.Event()
+    first = Waiting([b"first"])
+
+    def stream(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"begun"
+        assert go_on.wait(PATIENCE)
+        # Enough for now, though nothing to send.
+        yield from [b""] * 512
+        order.append("stream")
+
+    def last(environ, start_response):
+        order.append("last")
+        start_response("200 OK", TEXT)
+        return [b"last"]
+
+    def let_the_loop_turn():
+        with Connection(server.addresses[0]) as refused:
+            assert refused.send(b"?\r\n\r\n").response().status == 400
+
+    apps = by_path(stream=stream, first=first, last=last)
+    with (
+        fasthttp.Server(apps, port=0, threads=1) as server,
+        Connection(server.addresses[0]) as reader,
+        Connection(server.addresses[0]) as one,
+        Connection(server.addresses[0]) as other,
+    ):
+        reader.request("/stream").head()
+        assert reader.chunk() == b"begun"
+        one.request("/first")
+        let_the_loop_turn()
+        other.request("/last")
+        let_the_loop_turn()
+        go_on.set()
+        first.wait()
+        for _ in range(2):
+            let_the_loop_turn()
+        first.open()
+        assert one.response().body == b"first"
+        assert other.response().body == b"last"
+        assert reader.chunk() == b""
+    assert order == ["stream", "last"]
+
+
+def test_a_fault_that_cannot_be_logged_ends_the_connection(connect, errors):
+    log = logging.getLogger("fasthttp.error")
+
+    def fail(record):
+        if "exception in the application" in record.getMessage():
+            raise ZeroDivisionError
+        return True
+
+    client = connect(answer([b"here"], headers=[("a b", "c")]))
+    log.addFilter(fail)
+    try:
+        client.request()
+        with contextlib.suppress(ConnectionResetError):
+            client.file.read()
+        errors.take("ZeroDivisionError")
+    finally:
+        log.removeFilter(fail)
 
 
 def test_a_failure_in_the_loop_costs_no_thread(errors):
