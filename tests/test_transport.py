@@ -709,6 +709,29 @@ def test_more_than_may_be_queued_in_all(stack, link, error_log):
     assert server._connections.held == 0
 
 
+def test_a_file_is_not_what_may_be_queued(link, file):
+    server, peer, probe = link(max_queued=1000)
+    size = os.path.getsize(file.name)
+    in_loop(server, probe.trans.write_file, file, file.fileno(), 0, size)
+    in_loop(server, probe.send, b"end")
+    assert read_exactly(peer, size + 3) == file.read() + b"end"
+
+
+def test_a_file_that_waits_takes_no_room_from_others(stack, link, file):
+    """However long nothing was read of it."""
+    server, slow, first = link()
+    size = os.path.getsize(file.name)
+    in_loop(server, first.trans.write_file, file, file.fileno(), 0, size)
+    other = stack.enter_context(connect(server.port, small=True))
+    second = server.prot.next()
+    in_loop(server, second.send, bytes(MUCH))
+    time_passes(server, 1.5)
+    server._connections.max_queued_total = 1
+    second.wait_for("closed")
+    assert read_exactly(slow, size) == file.read()
+    other.close()
+
+
 def test_who_reads_may_have_more_queued(link, error_log):
     server, peer, probe = link(max_queued_total=100_000)
     in_loop(server, probe.send, bytes(3_000_000))
@@ -733,7 +756,49 @@ def test_much_is_sent_before_the_protocol_is_made(link):
     assert probe.calls == ["new", "pause", "resume"]
 
 
+def test_what_is_written_stays_when_others_are_sent_for(start, stack):
+    made = []
+
+    class Meddling(HttpProtocol):
+        def on_new_connection(self, address):
+            made.append(self)
+
+        def on_request(self, request):
+            self.start(200)
+            self.write(b"hello")
+            for each in made:
+                if each is not self:
+                    each.trans.flush()
+            self.end()
+
+    server = start(Meddling)
+    peers = [stack.enter_context(connect(server.port)) for _ in range(2)]
+    end = b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    for field in (b"", b"Connection: close\r\n"):
+        with halted(server):
+            for peer in peers:
+                peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % field)
+        for peer in peers:
+            received = b""
+            while not received.endswith(end):
+                received += read_exactly(peer, 1)
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 # A peer that does not read.
+
+
+def test_who_sends_but_does_not_read_is_cut_off(link):
+    server, peer, probe = link(write_timeout=0.3)
+    probe.send(bytes(50_000))
+
+    def go_on():
+        for _ in range(200):
+            peer.sendall(b"x")
+            time_passes(server, 0.02)
+
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        go_on()
 
 
 def test_a_stalled_reader_is_cut_off(link, error_log):
@@ -950,7 +1015,7 @@ def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
     in_loop(server, probe.send, b"answer")
     in_loop(server, getattr(probe.trans, close))
     for _ in range(10):
-        peer.sendall(bytes(10_000))
+        peer.sendall(bytes(1_000_000))
         turn(server, 1)
     assert read_all(peer) == b"answer"
     peer.sendall(b"still more")
