@@ -2001,6 +2001,15 @@ def test_a_body_that_comes_slowly_has_time(live):
     assert http.requests[0].body == b"x" * 1000
 
 
+def test_a_body_that_comes_no_more_has_no_time(live):
+    """However much of it has come before."""
+    server, peer, _ = live(body_timeout=0.5, body_min_rate=10)
+    peer.sendall(post(b"", length=9000))
+    time_passes(server, 0.1)
+    peer.sendall(b"x" * 5000)
+    assert b" 408 " in read_all(peer)
+
+
 def test_no_deadlines(live):
     server, peer, http = live(
         Closing, keep_alive=0, header_timeout=0, body_timeout=0
@@ -2128,6 +2137,28 @@ def test_drain_answers_what_is_pipelined(live):
     responses = read_responses(received + read_all(peer))
     assert len(responses) == 10
     assert responses[-1].headers["connection"] == "close"
+
+
+def test_drain_answers_what_waits_for_its_turn(live):
+    def answer(self, request):
+        self.respond(200, [], b"x")
+        self.server.shutdown()
+
+    server, peer, _ = live(answering(answer), limit_pipelined=1)
+    time_passes(server, 0.3)
+    peer.sendall(GET * 3)
+    assert len(read_responses(read_all(peer))) == 3
+
+
+def test_drain_answers_what_has_come_in_the_same_turn(live):
+    def come():
+        peer.sendall(GET)
+        server._drain(None)
+
+    server, peer, _ = live()
+    time_passes(server, 0.3)
+    in_loop(server, come)
+    assert len(read_responses(read_all(peer))) == 1
 
 
 def test_drain_answers_what_waits_in_the_kernel(live):
