@@ -623,6 +623,20 @@ def test_an_application_that_closes_the_descriptor(start, client):
     assert read_exactly(bystander, 10) == b"still here"
 
 
+def test_a_client_whose_descriptor_the_application_closed_before(start, client):
+    probes = Probes(Echo)
+    server = start(probes)
+    client(server)
+    number = probes.next().trans.fileno()
+    in_loop(server, lambda: None)
+    with halted(server):
+        peer = client(server)
+        os.close(number)
+    assert probes.next().trans.fileno() == number
+    peer.sendall(b"hello")
+    assert read_exactly(peer, 5) == b"hello"
+
+
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
 def test_a_descriptor_that_was_taken_over_is_left_alone(
     start, client, tmp_path
