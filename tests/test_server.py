@@ -637,54 +637,46 @@ def test_a_client_whose_descriptor_the_application_closed_before(start, client):
     assert read_exactly(peer, 5) == b"hello"
 
 
+def take_over(start, client, taker, end):
+    """What `taker` opens has the number of a connection that then ends."""
+    taken = []
+
+    def replace(probe):
+        number = probe.trans.fileno()
+        os.close(number)
+        taken.append(taker())
+        assert taken[0].fileno() == number
+        end(probe)
+
+    probes = Probes(overriding("on_data_received", replace))
+    server = start(probes)
+    peer = client(server)
+    probe = probes.next()
+    in_loop(server, lambda: None)
+    peer.sendall(b"x")
+    probe.wait_for("closed")
+    in_loop(server, lambda: None)
+    return taken[0]
+
+
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
 def test_a_descriptor_that_was_taken_over_is_left_alone(
     start, client, tmp_path
 ):
     path = tmp_path / "file"
     path.write_text("content")
-    files = []
-
-    def replace(probe):
-        number = probe.trans.fileno()
-        os.close(number)
-        files.append(path.open())
-        assert files[0].fileno() == number
-        probe.close_socket_connection()
-
-    probes = Probes(overriding("on_data_received", replace))
-    server = start(probes)
-    peer = client(server)
-    probe = probes.next()
-    in_loop(server, lambda: None)
-    peer.sendall(b"x")
-    probe.wait_for("closed")
-    with files[0]:
-        in_loop(server, lambda: None)
-        assert files[0].read() == "content"
+    end = Probe.close_socket_connection
+    with take_over(start, client, path.open, end) as file:
+        assert file.read() == "content"
 
 
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
 def test_a_socket_that_was_taken_over_is_not_reset(start, client):
-    taken = []
-
-    def replace(probe):
-        number = probe.trans.fileno()
-        os.close(number)
-        taken.append(socket.socket())
-        assert taken[0].fileno() == number
+    def abort(probe):
         probe.trans.abort()
 
-    probes = Probes(overriding("on_data_received", replace))
-    server = start(probes)
-    peer = client(server)
-    probe = probes.next()
-    in_loop(server, lambda: None)
-    peer.sendall(b"x")
-    probe.wait_for("closed")
-    in_loop(server, lambda: None)
-    with taken[0]:
-        linger = taken[0].getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+    with take_over(start, client, socket.socket, abort) as taken:
+        linger = taken.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
         assert linger == bytes(8)
 
 
