@@ -605,8 +605,9 @@ def test_logging_set_up_by_the_application_does_not_silence(serve, site):
         "    raise RuntimeError('from the application')\n"
     )
     server = serve("configured")
-    with pytest.raises(urllib.error.HTTPError, match="500"):
+    with pytest.raises(urllib.error.HTTPError, match="500") as told:
         fetch(server.url)
+    told.value.close()
     server.wait_for_line("RuntimeError: from the application")
 
 
