@@ -1,8 +1,8 @@
 # The verbs of this project; each builds what it needs in $(VENV).
 
 VENV ?= .venv
-PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 \
-	python3.11; do $$name -c 'import sys; sys.exit(sys.version_info \
+PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 \
+	python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info \
 	< (3, 11))' 2>/dev/null && command -v $$name && break; done)
 APP ?= fasthttp.demo:app
 ARGS ?=
@@ -41,7 +41,7 @@ test: $(VENV)/.compiled $(VENV)/.test
 	$(PY) $(PYTEST) $(ARGS)
 
 test-all:
-	@for minor in 11 12 13 14; do for python in python3.$$minor \
+	@for minor in 11 12 13 14 15; do for python in python3.$$minor \
 	"$$HOME"/.pyenv/versions/3.$$minor.*/bin/python; do \
 	$$python -c "import sys; sys.exit(sys.version_info[1] != $$minor)" \
 	2>/dev/null || continue; echo "== $$python"; \

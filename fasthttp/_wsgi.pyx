@@ -362,9 +362,9 @@ cdef class WsgiCall:
 
     cdef bint is_alone(self) noexcept:
         """Has its client gone? In the loop nobody can tell `protocol` yet."""
-        cdef WsgiProtocol protocol = self.protocol
-        return protocol is None or (
-            self.thread is None and protocol.transport.is_broken()
+        # A thread may only look: the loop takes the protocol away meanwhile.
+        return self.protocol is None or (
+            self.thread is None and self.protocol.transport.is_broken()
         )
 
     # Where the application runs: in the loop or a pool thread.
