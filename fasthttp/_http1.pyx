@@ -545,7 +545,7 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int time_out(self, str detail) except -1:
         try:
-            return self.parser._refuse(408, detail)
+            return self.parser.refuse(408, detail)
         except PeerError as error:
             return self.turn_away(error)
 
@@ -679,7 +679,7 @@ cdef class HttpProtocol(BaseProtocol):
         if self.context.access_log is not None:
             self.note_request()
         if parser.head.is_connect:
-            return parser._refuse(
+            return parser.refuse(
                 501, "this is no proxy: CONNECT is not served"
             )
         self.begin_request()

@@ -131,7 +131,7 @@ cdef class RequestParser:
     cdef int _refuse_body(self) except -1
     cdef int _check_line(self, Py_ssize_t at) except -1
     cdef int _check_head(self, Py_ssize_t at) except -1
-    cdef int _refuse(self, int status, str detail) except -1
+    cdef int refuse(self, int status, str detail) except -1
     cdef int _refuse_at(
         self, const unsigned char *at, int status, str detail
     ) except -1

@@ -453,7 +453,7 @@ cdef class RequestParser:
                 return END
             self._state = CHUNK_DATA_CR
         if self._state == FAILED:
-            return self._refuse(400, "nothing can follow a broken request")
+            return self.refuse(400, "nothing can follow a broken request")
         return self._parse_chunked()
 
     cdef void _start_message(self) noexcept:
@@ -475,7 +475,7 @@ cdef class RequestParser:
         self._consumed += size
         self._cursor = 0
 
-    cdef int _refuse(self, int status, str detail) except -1:
+    cdef int refuse(self, int status, str detail) except -1:
         cdef Py_ssize_t size = min(self._end - self._base, SHOWN_BYTES)
         cdef bytes data = PyBytes_FromStringAndSize(
             <const char *>self._base, size
@@ -487,7 +487,7 @@ cdef class RequestParser:
         )
 
     cdef int _refuse_limit(self, int status, str what, str limit) except -1:
-        return self._refuse(
+        return self.refuse(
             status,
             f"{what} {limit} ({getattr(self._config, limit)})"
         )
@@ -505,11 +505,11 @@ cdef class RequestParser:
                 if end - p < 2:
                     return NEED_DATA
                 if p[1] != c"\n":
-                    return self._refuse(400, "CR without LF")
+                    return self.refuse(400, "CR without LF")
                 p += 2
                 self._mark += 1
                 if self._mark > MAX_EMPTY_LINES:
-                    return self._refuse(400, "too many empty lines")
+                    return self.refuse(400, "too many empty lines")
             self._base = base = p
             if p == end:
                 return NEED_DATA
@@ -525,9 +525,9 @@ cdef class RequestParser:
             if p == stop:
                 return self._check_line(self._cursor)
             if p[0] != c" ":
-                return self._refuse(400, "the method is not a token")
+                return self.refuse(400, "the method is not a token")
             if p == base:
-                return self._refuse(400, "the method is empty")
+                return self.refuse(400, "the method is empty")
             self.head.method = Span(0, <uint32_t>(p - base))
             p += 1
             self._mark = p - base
@@ -538,12 +538,12 @@ cdef class RequestParser:
             if p == stop:
                 return self._check_line(self._cursor)
             if p[0] != c" ":
-                return self._refuse(
+                return self.refuse(
                     400, "a byte that no request target may hold"
                 )
             size = self._cursor - self._mark
             if size == 0:
-                return self._refuse(400, "the request target is empty")
+                return self.refuse(400, "the request target is empty")
             self.head.target = Span(<uint32_t>self._mark, <uint32_t>size)
             p += 1
             self._cursor = p - base
@@ -560,16 +560,16 @@ cdef class RequestParser:
                         return NEED_DATA
                     if size == 5 or size == 7:
                         if not c"0" <= p[size] <= c"9":
-                            return self._refuse(400, "not an HTTP version")
+                            return self.refuse(400, "not an HTTP version")
                     elif p[size] != version[size]:
                         if size < 8:
-                            return self._refuse(400, "not an HTTP version")
-                        return self._refuse(
+                            return self.refuse(400, "not an HTTP version")
+                        return self.refuse(
                             400, "the request line does not end in CR LF"
                         )
                     size += 1
                 if p[5] != c"1":
-                    return self._refuse(505, "only HTTP/1.x is spoken here")
+                    return self.refuse(505, "only HTTP/1.x is spoken here")
             # RFC 9110 section 2.5: a higher minor version is read as ours.
             self.head.minor = 0 if p[7] == c"0" else 1
             self.head.keep_alive = self.head.minor > 0
@@ -674,7 +674,7 @@ cdef class RequestParser:
             if colon == line:
                 return self._refuse_at(p, 400, "a field name is empty")
             if p[0] != c"\r":
-                return self._refuse(
+                return self.refuse(
                     400, "LF without CR" if p[0] == c"\n"
                     else "a control byte in a field value"
                 )
@@ -682,7 +682,7 @@ cdef class RequestParser:
             # More bytes are needed, if a limit leaves room for them.
             return self._check_head(end - base)
         if p[1] != c"\n":
-            return self._refuse(400, "CR without LF")
+            return self.refuse(400, "CR without LF")
         self._cursor = p + 2 - base
         self.head.size = <uint32_t>self._cursor
         return 1
@@ -700,13 +700,13 @@ cdef class RequestParser:
         self, const byte *at, int status, str detail
     ) except -1:
         self._cursor = at - self._base
-        return self._refuse(status, detail)
+        return self.refuse(status, detail)
 
     cdef int _act_on(self, Field *field) except -1:
         if field.known == HOST:
             self._hosts += 1
             if self._hosts > 1:
-                return self._refuse(400, "more than one Host field")
+                return self.refuse(400, "more than one Host field")
             return self._check_host(
                 self._base + field.value, field.value_size
             )
@@ -722,7 +722,7 @@ cdef class RequestParser:
                 self._base + field.value, field.value_size,
                 b"100-continue", 12
             ):
-                return self._refuse(417, "only 100-continue can be expected")
+                return self.refuse(417, "only 100-continue can be expected")
             self.head.expect_continue = True
         return 0
 
@@ -742,7 +742,7 @@ cdef class RequestParser:
         # Most clients ask for one: 20 instructions in place of 120.
         if size != memo.host_size or memcmp(p, memo.host, size) != 0:
             if not is_host(p, size):
-                return self._refuse(400, "the Host is not host[:port]")
+                return self.refuse(400, "the Host is not host[:port]")
             if size <= MEMO_HOST:
                 memcpy(memo.host, p, size)
                 memo.host_size = size
@@ -754,12 +754,12 @@ cdef class RequestParser:
         cdef uint32_t i
         # RFC 9112 section 6.3 allows to take equal repeats; we take none.
         if self.head.content_length >= 0:
-            return self._refuse(400, "more than one Content-Length field")
+            return self.refuse(400, "more than one Content-Length field")
         if field.value_size == 0:
-            return self._refuse(400, "Content-Length is empty")
+            return self.refuse(400, "Content-Length is empty")
         for i in range(field.value_size):
             if not c"0" <= p[i] <= c"9":
-                return self._refuse(400, "Content-Length is not a number")
+                return self.refuse(400, "Content-Length is not a number")
             if length > LLONG_MAX // 10 - 1:
                 return self._refuse_body()
             length = length * 10 + (p[i] - c"0")
@@ -768,11 +768,11 @@ cdef class RequestParser:
 
     cdef int _parse_transfer_encoding(self, Field *field) except -1:
         if not self.head.minor:
-            return self._refuse(400, "Transfer-Encoding in HTTP/1.0")
+            return self.refuse(400, "Transfer-Encoding in HTTP/1.0")
         if self._chunked_seen:
-            return self._refuse(400, "chunked is not the last coding")
+            return self.refuse(400, "chunked is not the last coding")
         if field.value_size == 0:
-            return self._refuse(400, "Transfer-Encoding is empty")
+            return self.refuse(400, "Transfer-Encoding is empty")
         # A list, even with empty members, is read differently by others.
         if is_word(
             self._base + field.value, field.value_size, b"chunked", 7
@@ -811,16 +811,16 @@ cdef class RequestParser:
         self.head.has_authority = self.head.has_root = False
         self.head.path = self.head.query = Span(self.head.target.start, 0)
         if fh_find(base, start, end, c"#") < end:
-            return self._refuse(400, "a fragment in the request target")
+            return self.refuse(400, "a fragment in the request target")
         if self.head.is_connect:
             if not is_host_and_port(start, end - start):
-                return self._refuse(400, "CONNECT wants host:port")
+                return self.refuse(400, "CONNECT wants host:port")
             self.head.has_authority = True
             self.head.authority = self.head.target
             return 0
         if is_exactly(start, end - start, b"*", 1):
             if not is_exactly(base, self.head.method.size, b"OPTIONS", 7):
-                return self._refuse(400, "* is a target for OPTIONS only")
+                return self.refuse(400, "* is a target for OPTIONS only")
             return 0
         if p[0] != c"/":
             if end - p > 7 and is_word(p, 7, b"http://", 7):
@@ -828,14 +828,14 @@ cdef class RequestParser:
             elif end - p > 8 and is_word(p, 8, b"https://", 8):
                 p += 8
             else:
-                return self._refuse(
+                return self.refuse(
                     400, "the request target has none of the four forms"
                 )
             start = p
             while p < end and p[0] != c"/" and p[0] != c"?":
                 p += 1
             if p == start or not is_host(start, p - start):
-                return self._refuse(400, "the target's authority is no host")
+                return self.refuse(400, "the target's authority is no host")
             self.head.has_authority = True
             self.head.authority = Span(
                 <uint32_t>(start - base), <uint32_t>(p - start)
@@ -859,15 +859,15 @@ cdef class RequestParser:
     cdef int _end_of_head(self) except -1:
         """Check what only the whole head can tell."""
         if self._hosts == 0 and self.head.minor:
-            return self._refuse(400, "no Host field")
+            return self.refuse(400, "no Host field")
         if self._close_seen:
             self.head.keep_alive = False
         if self._unknown_coding:
-            return self._refuse(501, "the only transfer coding is chunked")
+            return self.refuse(501, "the only transfer coding is chunked")
         if self._chunked_seen:
             # RFC 9112 section 6.3: possible request smuggling.
             if self.head.content_length >= 0:
-                return self._refuse(
+                return self.refuse(
                     400, "both Transfer-Encoding and Content-Length"
                 )
             self.head.chunked = True
@@ -899,7 +899,7 @@ cdef class RequestParser:
                 self._take_extension(c)
             elif self._state == CHUNK_LINE_LF:
                 if c != c"\n":
-                    return self._refuse(400, "CR without LF")
+                    return self.refuse(400, "CR without LF")
                 self._digits = 0
                 if self._remaining == 0:
                     self._state = TRAILERS
@@ -913,11 +913,11 @@ cdef class RequestParser:
                     return self.next_event()
             elif self._state == CHUNK_DATA_CR:
                 if c != c"\r":
-                    return self._refuse(400, "a chunk does not end in CR LF")
+                    return self.refuse(400, "a chunk does not end in CR LF")
                 self._state = CHUNK_DATA_LF
             elif self._state == CHUNK_DATA_LF:
                 if c != c"\n":
-                    return self._refuse(400, "a chunk does not end in CR LF")
+                    return self.refuse(400, "a chunk does not end in CR LF")
                 self._state = CHUNK_SIZE
         self._consume(p - self._base)
         self._line = self.head.count = 0
@@ -934,13 +934,13 @@ cdef class RequestParser:
         cdef int digit
         digit = fh_hex_value(c)
         if digit < 0 and self._digits == 0:
-            return self._refuse(400, "a chunk has no size")
+            return self.refuse(400, "a chunk has no size")
         if digit < 0:
             return self._end_of_element(c)
         # Sixteen would not fit 63 bits; a long row of zeros is no size.
         self._digits += 1
         if self._digits > 15:
-            return self._refuse(400, "a chunk size of more than 15 digits")
+            return self.refuse(400, "a chunk size of more than 15 digits")
         self._remaining = self._remaining * 16 + digit
         return 0
 
@@ -951,7 +951,7 @@ cdef class RequestParser:
             self._state = EXTENSION
             self._count_extension()
         else:
-            return self._refuse(400, "a byte that a chunk size may not hold")
+            return self.refuse(400, "a byte that a chunk size may not hold")
         return 0
 
     cdef int _count_extension(self) except -1:
@@ -992,7 +992,7 @@ cdef class RequestParser:
         ):
             self._state = QUOTED
         else:
-            return self._refuse(
+            return self.refuse(
                 400, "a byte that a chunk extension may not hold"
             )
         return 0

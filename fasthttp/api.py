@@ -94,8 +94,9 @@ class Server:
 
     `app` is an application or a `module:app` text. `port` 0 takes a free
     port. `sockets` are bound sockets to serve instead, closed at the stop.
-    `settings` are the fields of `Config`. Nothing here touches signals or
-    logging, except that `run()` handles signals on the main thread.
+    `settings` are the fields of `Config`; `bind` replaces `host` and `port`.
+    Nothing here touches signals or logging, except that `run()` handles
+    signals on the main thread.
     """
 
     def __init__(
