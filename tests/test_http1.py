@@ -8,10 +8,12 @@ import contextlib
 import io
 import logging
 import os
+import re
 import socket
 import tempfile
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import h11
 import pytest
@@ -981,6 +983,17 @@ def test_nothing_is_begun_after_a_close():
 
 def test_without_on_request():
     assert Connection(HttpProtocol).feed(GET).response.status == 404
+
+
+def test_the_example_of_the_readme_answers_any_path():
+    readme = Path(__file__).parents[1] / "README.md"
+    examples = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
+    (example,) = (each for each in examples if "HttpProtocol" in each)
+    names = {}
+    exec(example.partition("\n\n\nAsyncSocketServer(")[0], names)
+    request = b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n"
+    response = Connection(names["Hello"]).feed(request).response
+    assert response.body == b"you asked for /%ff\n"
 
 
 # Faults of the application.
