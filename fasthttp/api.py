@@ -67,6 +67,12 @@ def load_app(spec: str) -> App:
     return _check_app(app, repr(spec))
 
 
+def _loaded(app: App | str) -> App:
+    if isinstance(app, str):
+        return load_app(app)
+    return _check_app(app, "the application")
+
+
 def _check_app(app: Any, name: str) -> App:
     if not callable(app):
         raise AppLoadError(f"{name} is not callable: {app!r}")
@@ -110,10 +116,7 @@ class Server:
     ) -> None:
         settings.setdefault("bind", bind_address(host, port))
         self.config = Config(**settings)
-        if isinstance(app, str):
-            self.app = load_app(app)
-        else:
-            self.app = _check_app(app, "the application")
+        self.app = _loaded(app)
         self.sockets: list[socket.socket] = []
         self._given = None if sockets is None else list(sockets)
         if self._given == []:
@@ -280,7 +283,7 @@ def run(
 
 
 def _with_scheme(app: App | str, scheme: str) -> App:
-    inner = load_app(app) if isinstance(app, str) else app
+    inner = _loaded(app)
 
     def outer(environ: dict[str, Any], start_response: Any) -> Any:
         environ["wsgi.url_scheme"] = scheme

@@ -395,6 +395,8 @@ class Asgi:
 def test_what_is_no_application(app, message):
     with pytest.raises(AppLoadError, match=message):
         fasthttp.Server(app)
+    with pytest.raises(AppLoadError, match=message):
+        fasthttp.serve(app, listen="127.0.0.1:x", url_scheme="https")
 
 
 def run_script(source, *, stop=signal.SIGTERM):
