@@ -276,7 +276,8 @@ def parse_option(option: Option, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ConfigError(f"{option.name}: {text!r} is no number") from None
+        what = "whole number" if kind is int else "number"
+        raise ConfigError(f"{option.name}: {text!r} is no {what}") from None
 
 
 def place_from_environ(

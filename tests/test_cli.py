@@ -441,7 +441,8 @@ def test_an_application_that_cannot_be_loaded(
     ("arguments", "message"),
     [
         ([], "module:app"),
-        (["--threads", "x", "app"], "threads: 'x' is no number"),
+        (["--threads", "1.5", "app"], "threads: '1.5' is no whole number"),
+        (["--keep-alive", "x", "app"], "keep_alive: 'x' is no number"),
         (["--threads", "-1", "app"], "threads"),
         (["--bind", "nowhere", "app"], "bind"),
         (["--bind", ":1", "--port", "2", "app"], "bind"),
