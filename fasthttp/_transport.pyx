@@ -436,6 +436,7 @@ cdef class Connections:
     ) except -1:
         cdef Transport transport = Transport.__new__(Transport, self)
         cdef object protocol
+        cdef str where = "prot()"
         cdef object stale = self.handler_of(fd)
         if type(stale) is Transport:
             # The application has closed it, and the number came again.
@@ -451,11 +452,12 @@ cdef class Connections:
             if not isinstance(protocol, BaseProtocol):
                 raise TypeError(f"{protocol!r} is not a BaseProtocol")
             transport._protocol = <BaseProtocol>protocol
+            where = "on_new_connection"
             transport._protocol.connection_made()
             if transport._queued > HIGH_WATER:
                 transport.press()
         except BaseException:
-            transport.fail("on_new_connection")
+            transport.fail(where)
         if transport._flags or transport._queued or transport.has_unsent():
             transport.end()
         else:

@@ -567,7 +567,9 @@ def test_a_fault_in_on_shutdown(start, client, error_log):
 
 def test_what_is_no_protocol_is_refused(start, client, error_log):
     assert read_all(client(start(lambda *arguments: "a str"))) == b""
-    assert "not a BaseProtocol" in str(error_log.records[0].exc_info[1])
+    (record,) = error_log.records
+    assert "not a BaseProtocol" in str(record.exc_info[1])
+    assert record.getMessage().endswith("exception in prot()")
 
 
 def test_an_exit_while_all_are_closed(stack):
