@@ -320,13 +320,17 @@ cdef bytes as_bytes(object data):
 cdef class HttpProtocol(BaseProtocol):
     """Serves HTTP/1.1 on one connection; override `on_request`.
 
-    `config` and `access_log` are read from the class, once for each server.
+    `config` and `access_log` are read from the class, once for each server;
+    the latter is called as `log.AccessLog`, without `self`. Of `config`
+    counts what concerns requests; what is unsent is bounded by the server's
+    attributes: `WRITE_TIMEOUT`, `MAX_QUEUED`, `MAX_QUEUED_TOTAL`.
+
     Requests come one at a time; the next one when the answer has ended, and
     not before `respond` or `end` have returned. The answer is `respond`, or
     `start`, `write` any number of times, `end`, from the loop's thread, now
-    or later. Once the client is gone they do nothing; `on_connection_closed`
-    tells of it. Bytes and deadlines are its own: `on_data_received` and
-    `on_deadline` of a subclass are not called.
+    or later. Once the client is gone or has its last answer they do nothing;
+    `on_connection_closed` tells of it. Bytes and deadlines are its own:
+    `on_data_received` and `on_deadline` of a subclass are not called.
     """
 
     config = None
