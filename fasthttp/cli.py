@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         " an app or application",
     )
     bind = parser.add_argument_group("address")
-    bind.add_argument("--host", help="--bind HOST, at --port or 8000")
+    bind.add_argument("--host", help="--bind HOST, at --port, PORT or 8000")
     bind.add_argument(
         "--port", type=int, metavar="N", help="--bind at --host or 127.0.0.1"
     )
