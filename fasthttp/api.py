@@ -101,6 +101,8 @@ class Server:
     `app` is an application or a `module:app` text. `port` 0 takes a free
     port. `sockets` are bound sockets to serve instead, closed at the stop.
     `settings` are the fields of `Config`; `bind` replaces `host` and `port`.
+    Raises ConfigError, AppLoadError. Nothing here touches signals or logging,
+    except that `run()` handles signals on the main thread.
     Nothing here touches signals or logging, except that `run()` handles
     signals on the main thread.
     """
@@ -193,7 +195,7 @@ class Server:
     def run(self) -> None:
         """Serve in this thread until `stop()`, SIGTERM or SIGINT.
 
-        Signals are handled on the main thread only.
+        Signals are handled on the main thread only. Raises as `start()`.
         """
         worker = self._open()
         here = threading.current_thread()
@@ -266,7 +268,7 @@ def run(
     `uds` is the path of a unix socket, `fd` an inherited listening socket;
     either replaces `host` and `port`. `settings` are the fields of `Config`.
     Logging is set up only where the program has not done so; the access log
-    then goes to stdout.
+    then goes to stdout. Raises ConfigError, AppLoadError, BindError.
     """
     if uds is not None or fd is not None:
         if "bind" in settings:
