@@ -95,7 +95,7 @@ class WSGIRequestHandler:
         self.log_message('"%s" %s %s', self.requestline, str(code), str(size))
 
     def log_error(self, format: str, *args: Any) -> None:
-        """Log a request that failed."""
+        """For subclasses; `fasthttp.error` logs what is refused, not this."""
         self.log_message(format, *args)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -124,7 +124,8 @@ class WSGIServer:
     `threads`. `settings` are further fields of `Config`. TypeError for a
     subclass with hooks of `socketserver` that are not called here and have
     work to do: `get_request`, `verify_request`, `process_request`,
-    `finish_request` and `service_actions`.
+    `finish_request` and `service_actions`. `handle_error` is not called:
+    the logger `fasthttp.error` tells of exceptions.
     """
 
     address_family: int = socket.AF_INET
