@@ -1405,7 +1405,7 @@ cdef class Transport(BaseTransport):
         )
 
     cdef int finish(self) except -1:
-        """Release the descriptor, then tell the protocol, once."""
+        """Tell the protocol, once, then close the descriptor."""
         cdef Connections owner = self._owner
         cdef linger_option reset
         if self._flags & WAITING:
