@@ -2,7 +2,7 @@
 
 
 class FastHttpError(Exception):
-    """Base of every exception fasthttp raises on purpose.
+    """Base of fasthttp's own exceptions; a wrong call may raise Python's.
 
     `exit_code` is what the command ends with when nobody catches it.
     """
@@ -34,7 +34,8 @@ class PeerError(FastHttpError):
 class AppError(FastHttpError):
     """The application broke a contract (PEP 3333, RFC 9110).
 
-    The peer gets a plain 500; the message is for the log only.
+    The peer gets a plain 500, or a cut answer if that had begun; the
+    message is for the log only.
     """
 
 
