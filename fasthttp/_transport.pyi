@@ -21,7 +21,7 @@ class Events:
 class Gate:
     """What one thread waits at; it shuts behind it."""
 
-    def wait(self) -> None:
+    def wait(self) -> int:
         """Pass, once it is open; other threads may run meanwhile."""
 
     def open(self) -> None:
