@@ -103,8 +103,6 @@ class Server:
     `settings` are the fields of `Config`; `bind` replaces `host` and `port`.
     Raises ConfigError, AppLoadError. Nothing here touches signals or logging,
     except that `run()` handles signals on the main thread.
-    Nothing here touches signals or logging, except that `run()` handles
-    signals on the main thread.
     """
 
     def __init__(
