@@ -309,6 +309,7 @@ cdef class WsgiCall:
     cdef WsgiProtocol protocol      # None once nothing more is sent
     cdef WsgiProtocol answered      # whose next request waits for close()
     cdef dict environ
+    cdef tuple request          # what the log calls it, without its environ
     cdef RequestBody body
     cdef str status
     cdef list headers
@@ -382,6 +383,8 @@ cdef class WsgiCall:
                 self.call_application()
             if self.iterator is not None:
                 self.step()
+            if self.environ is not None:
+                self.release_environ()
         except BaseException as error:
             if isinstance(error, SystemExit) and self.loop.is_forked():
                 # In a child of the application's: nothing here is its own.
@@ -410,27 +413,21 @@ cdef class WsgiCall:
         return 0
 
     cdef int log_fault(self) except -1:
-        cdef dict environ = self.environ
-        if environ is None:
-            error_log.exception("exception in the application")
-        else:
-            error_log.exception(
-                "exception in the application: %s %s",
-                environ.get("REQUEST_METHOD"), environ.get("RAW_URI")
-            )
+        if self.request is None:
+            self.request = request_of(self.environ)
+        error_log.exception(
+            "exception in the application: %s %s", *self.request
+        )
         return 0
 
     cdef int call_application(self) except -1:
-        cdef bint alone
         self.lazy = True
+        if self.thread is not None:
+            # The loop must not look into what a thread may change.
+            self.request = request_of(self.environ)
         cdef object result = self.gateway.app(
             self.environ, self.start_response_method
         )
-        if self.thread is None and self.protocol is not None:
-            # Before the call below holds it, too.
-            alone = Py_REFCNT(<PyObject *>self.environ) == 1
-            self.protocol.template.take_back(self.environ, alone)
-        self.environ = None
         self.iterable = result
         if not self.started:
             self.lazy = type(result) is not list and type(result) is not tuple
@@ -444,6 +441,18 @@ cdef class WsgiCall:
             if not self.lazy:
                 self.start(sum([len(checked(part)) for part in result]))
         self.iterator = iter(result)
+        return 0
+
+    cdef int release_environ(self) except -1:
+        """It may serve the next request; the log has what it needs of it."""
+        cdef bint alone
+        if self.request is None and not self.done:
+            self.request = request_of(self.environ)
+        if self.thread is None and self.protocol is not None:
+            # Before the call below holds it, too.
+            alone = Py_REFCNT(<PyObject *>self.environ) == 1
+            self.protocol.template.take_back(self.environ, alone)
+        self.environ = None
         return 0
 
     cdef int step(self) except -1:
@@ -544,7 +553,7 @@ cdef class WsgiCall:
     cdef int recycle(self) except -1:
         """Serve the next request too, unless somebody still holds on."""
         self.release_body()
-        self.protocol = self.environ = None
+        self.protocol = self.environ = self.request = None
         if (
             self.gateway._spare is None
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
@@ -590,7 +599,7 @@ cdef class WsgiCall:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            error_log.exception("exception in the application")
+            self.log_fault()
             return self.apply(FAIL, None)
 
     cdef BaseTransport enter(self):
@@ -699,6 +708,10 @@ cdef class WsgiCall:
                         transport.leave()
             else:
                 self.gateway.pool.resume(self)
+
+
+cdef tuple request_of(dict environ):
+    return environ.get("REQUEST_METHOD"), environ.get("RAW_URI")
 
 
 cdef object reader_of(object filelike):

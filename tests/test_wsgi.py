@@ -880,8 +880,27 @@ def test_garbage_for_start_response(connect, errors):
 
 def test_the_log_names_the_bad_header(connect, errors):
     client = connect(answer([b""], headers=[("X-Broken", "a\r\nb")]))
-    assert client.get().status == 500
-    assert "X-Broken" in errors.take("AppError")
+    assert client.get("/a?b").status == 500
+    assert "X-Broken" in errors.take("application: GET /a?b\n")
+
+
+def test_the_log_names_the_request_of_an_answer_that_has_begun(connect, errors):
+    def blocks():
+        yield from [b"a"] * 9
+        raise ValueError("on purpose")
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        if environ["PATH_INFO"] == "/blocks":
+            return blocks()
+        write(b"a")
+        return [5]
+
+    for path in "/blocks", "/written":
+        client = connect(app).request(path, method="PUT", body=b"x")
+        assert client.head()[0] == 200
+        assert client.is_cut()
+        errors.take(f"application: PUT {path}\n")
 
 
 def test_garbage_for_the_body(connect, errors):
@@ -906,9 +925,9 @@ def test_garbage_for_the_body(connect, errors):
 
     client = connect(app)
     for kind in garbage:
-        got = client.get("/", f"Kind: {kind}")
+        got = client.get("/garbage", f"Kind: {kind}")
         assert (kind, got.status) == (kind, 500)
-        errors.take("exception in the application")
+        errors.take("exception in the application: GET /garbage\n")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
