@@ -113,6 +113,12 @@ class Worker:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.server.is_forked():
+            # a child of the application's: as if nobody had caught it
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         name = signal.Signals(number).name
         self._interrupts += number == signal.SIGINT
         if number == signal.SIGQUIT or self._interrupts > 1:

@@ -73,6 +73,22 @@ try:
 except BaseException:
     pass
 """
+FORKING = """
+import os, signal
+
+def app(environ, start_response):
+    number = int(environ["PATH_INFO"][1:])
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            os._exit(9)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % status]
+"""
 LOGGING_SET_UP = """
 import logging.config
 logging.config.dictConfig({"version": 1})
@@ -338,6 +354,18 @@ def test_signals_end_with_zero(serve, number):
     assert server.stop(number) == 0
     assert signal.Signals(number).name in server.stderr
     assert "Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("threads", ["0", "1"])
+def test_signals_to_a_child_of_the_application_are_its_own(
+    serve, site, threads
+):
+    (site / "forking.py").write_text(FORKING)
+    server = serve("forking:app", "--threads", threads)
+    for number in STOPS:
+        ended = 9 if number == signal.SIGINT else -number
+        assert fetch(f"{server.url}/{number:d}") == b"%d" % ended
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
