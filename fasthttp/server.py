@@ -5,6 +5,7 @@ It knows descriptors and callbacks; what the bytes mean is the protocol's.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import heapq
 import itertools
@@ -16,6 +17,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
 from ._transport import (
@@ -27,6 +29,7 @@ from ._transport import (
     tell,
     wake,
 )
+from .errors import AppLoadError
 from .listeners import close_listeners, refuse_new_clients
 
 if TYPE_CHECKING:
@@ -194,6 +197,7 @@ class AsyncSocketServer:
         backlog: int,
         max_connections: int = 0,
     ) -> None:
+        _refuse_greenlets()
         self.sockets = sockets
         self.socket = sockets[0]
         # Whose client took the last place comes last when there are others.
@@ -550,6 +554,27 @@ class AsyncSocketServer:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return lambda: None
         return _forget_wakeup_fd
+
+
+def _refuse_greenlets() -> None:
+    """Where threads are none, the first that waits would be the last."""
+    if isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        return
+    here = []
+    done = _thread.allocate_lock()
+
+    def run() -> None:
+        here.append(threading.get_native_id())
+        done.release()
+
+    done.acquire()
+    _thread.start_new_thread(run, ())
+    done.acquire()
+    if here == [threading.get_native_id()]:
+        raise AppLoadError(
+            "the program's threads are greenlets, as monkey patching (gevent,"
+            " eventlet) makes them; fasthttp needs real ones"
+        )
 
 
 def _checked(seconds: float) -> float:

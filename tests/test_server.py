@@ -1,5 +1,6 @@
 """The loop, and what was wrong with the server it grew from."""
 
+import _thread
 import asyncio
 import errno
 import gc
@@ -39,6 +40,7 @@ from fakes import (
 from fasthttp import AsyncSocketServer, BaseProtocol
 from fasthttp import server as server_module
 from fasthttp._transport import Gate
+from fasthttp.errors import AppLoadError
 from fasthttp.listeners import HANDSHAKE_SECONDS
 
 ROOT = Path(__file__).parent.parent
@@ -186,6 +188,26 @@ def test_what_cannot_be_made_leaves_no_socket(port, size, error, monkeypatch):
 def test_no_server_without_a_socket():
     with pytest.raises(ValueError, match="no socket"):
         AsyncSocketServer.from_sockets([], Echo)
+
+
+def test_threads_that_are_none_are_refused(monkeypatch):
+    class Wrapping:
+        """A debugger's, which are threads still."""
+
+        start = staticmethod(_thread.start_new_thread)
+
+        def __call__(self, function, arguments):
+            return self.start(function, arguments)
+
+    def run_here(function, arguments):
+        function(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", Wrapping())
+    with closing(AsyncSocketServer("127.0.0.1", 0, Echo)):
+        pass
+    monkeypatch.setattr(_thread, "start_new_thread", run_here)
+    with pytest.raises(AppLoadError, match="greenlets"):
+        AsyncSocketServer("127.0.0.1", 0, Echo)
 
 
 def test_a_protocol_must_have_the_three_hooks(start, client, error_log):
