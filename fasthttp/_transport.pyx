@@ -378,6 +378,9 @@ cdef class Connections:
     def flush(self):
         cdef list dirty
         cdef Transport transport
+        if self._current is not None:
+            # Who entered has not left, as after an exception.
+            self._current.leave()
         if self._dirty:
             dirty = self._dirty
             self._dirty = []
@@ -548,6 +551,8 @@ cdef class Connections:
 
     cdef int begin(self, Transport transport) except -1:
         """What it writes until its end() gathers in the shared buffer."""
+        if self._current is not None:
+            self._current.leave()
         if transport._flags & WAITING:
             self.send_held()
         transport._flags &= ~ENTERED
@@ -605,6 +610,7 @@ cdef class Connections:
             return 0
         if current is not None:
             current.keep_unsent()
+            self._current = None
         # Made first: a collection may run finalizers that write.
         waiting = []
         waiting, self._waiting = self._waiting, waiting

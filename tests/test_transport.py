@@ -1345,6 +1345,55 @@ def test_a_hook_does_not_leave_its_own_turn(link):
     assert probe.calls == ["new", "left", "closed"]
 
 
+def test_what_was_written_in_a_turn_that_is_not_left(link):
+    server, peer, probe = link()
+
+    def write():
+        assert probe.trans.enter()
+        probe.send(b"x")
+
+    in_loop(server, write)
+    assert read_exactly(peer, 1) == b"x"
+    in_loop(server, write)
+    peer.sendall(b"y")
+    assert read_exactly(peer, 1) == b"x"
+
+
+def test_what_was_lent_in_a_turn_that_is_not_left(stack, start):
+    """The next turn takes back what is another's: memory of anybody."""
+    asked = queue.SimpleQueue()
+    body = bytes(3000)
+
+    class Asked(HttpProtocol):
+        def on_request(self, request):
+            if request.target == "/later":
+                asked.put(self)
+            else:
+                self.respond(200, [], b"now")
+
+    server = start(Asked)
+    clients = [stack.enter_context(connect(server.port)) for _ in range(2)]
+    clients[0].sendall(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+    protocol = asked.get(timeout=PATIENCE)
+
+    def answer():
+        assert protocol.trans.enter()
+        protocol.respond(200, [], body)
+        protocol.trans.flush_soon()
+        received = b""
+        while not received.endswith(body):
+            received += read_exactly(clients[0], 1)
+
+    in_loop(server, answer)
+    for client in reversed(clients):
+        client.sendall(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        head, _, rest = read_all(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert rest == b"now"
+
+
 def test_a_file_that_shrinks(link, file, error_log):
     server, peer, probe = link()
     content = file.read()
