@@ -1292,6 +1292,8 @@ cdef class Transport(BaseTransport):
                     self._flags |= BROKEN
                 return 0
             self.consume(sent)
+            # Now, not amid the next: a file's owner may write or flush.
+            item = segment = None
             budget -= sent + count * MESSAGE_COST
             self._stalled_since = 0
             # Should a file have ended instead, the next turn will see.

@@ -1394,6 +1394,31 @@ def test_what_was_lent_in_a_turn_that_is_not_left(stack, start):
         assert rest == b"now"
 
 
+@pytest.mark.parametrize("action", ["flush", "send"])
+def test_a_file_whose_owner_writes_when_it_has_been_sent(link, file, action):
+    server, peer, probe = link()
+    content = file.read(300)
+    more = bytes(HIGH_WATER + 1)
+
+    def act():
+        if action == "flush":
+            probe.trans.flush()
+        else:
+            probe.send(more)
+
+    def send():
+        write_file = probe.trans.write_file
+        owner = Owner()
+        weakref.finalize(owner, act)
+        write_file(owner, file.fileno(), 0, 100)
+        write_file(file, file.fileno(), 100, 200)
+
+    in_loop(server, send)
+    in_loop(server, probe.close_socket_connection)
+    received = read_all(peer)
+    assert received == content + (more if action == "send" else b"")
+
+
 def test_a_file_that_shrinks(link, file, error_log):
     server, peer, probe = link()
     content = file.read()
