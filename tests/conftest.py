@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 30
 # A shell's background job ignores it, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# A proxy that the system names is not asked for what is served here.
+os.environ["no_proxy"] = "*"
 LISTENING = re.compile(r"listening at (\S+)$")
 
 
