@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -125,6 +126,18 @@ def stack():
     """What is entered is left after the test."""
     with contextlib.ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture
+def free_port():
+    """A port that a server may listen at, and nobody else is given."""
+    dual = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as holder:
+        if dual:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, False)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        holder.bind(("", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.fixture

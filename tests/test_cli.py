@@ -238,13 +238,11 @@ def test_inherited_descriptor(command, killed):
     assert fetch(server.url) == b"hello from site_app"
 
 
-def test_both_families_on_one_port(command):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    places = "--bind", f"0.0.0.0:{port}", "--bind", f"[::]:{port}"
+def test_both_families_on_one_port(command, free_port):
+    places = "--bind", f"0.0.0.0:{free_port}", "--bind", f"[::]:{free_port}"
     command(*places, "site_app").wait_for_urls(2)
     for host in ("127.0.0.1", "[::1]"):
-        assert fetch(f"http://{host}:{port}") == b"hello from site_app"
+        assert fetch(f"http://{host}:{free_port}") == b"hello from site_app"
 
 
 def test_socket_activation(site):
@@ -270,12 +268,10 @@ def test_socket_activation(site):
         assert process.wait(10) == 0
 
 
-def test_port_from_the_environment(command):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = command("site_app", env={"PORT": str(port)}).wait_for_urls()
-    assert server.url == f"http://0.0.0.0:{port}"
-    assert fetch(f"http://127.0.0.1:{port}") == b"hello from site_app"
+def test_port_from_the_environment(command, free_port):
+    server = command("site_app", env={"PORT": str(free_port)}).wait_for_urls()
+    assert server.url == f"http://0.0.0.0:{free_port}"
+    assert fetch(f"http://127.0.0.1:{free_port}") == b"hello from site_app"
 
 
 def test_address_from_the_environment(command, site):

@@ -68,13 +68,10 @@ def test_dual_stack(bind):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_both_families_on_one_port(bind, order):
-    (free,) = bind("127.0.0.1:0")
-    port = free.getsockname()[1]
-    free.close()
-    bind(*[f"127.0.0.1:{port}", f"[::]:{port}"][::order])
-    assert connect(("127.0.0.1", port)) == 0
-    assert connect(("::1", port), socket.AF_INET6) == 0
+def test_both_families_on_one_port(bind, free_port, order):
+    bind(*[f"127.0.0.1:{free_port}", f"[::]:{free_port}"][::order])
+    assert connect(("127.0.0.1", free_port)) == 0
+    assert connect(("::1", free_port), socket.AF_INET6) == 0
 
 
 def test_a_taken_port(bind):
