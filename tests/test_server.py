@@ -1006,9 +1006,11 @@ def test_processes_that_were_forked_after_the_server_was_made(stack, poller):
     for _ in range(2):
         child = os.fork()
         if child == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            server.accept_clients()
-            os._exit(1)
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                server.accept_clients()
+            finally:
+                os._exit(1)
         children.append(child)
     try:
         stack.enter_context(serving(server))
