@@ -10,8 +10,11 @@ import selectors
 import socket
 import struct
 import threading
+import time
 import tracemalloc
 import urllib.request
+
+import pytest
 
 from fasthttp import BaseProtocol
 from fasthttp import server as server_module
@@ -291,6 +294,20 @@ def memory_kept(action):
     finally:
         tracemalloc.stop()
     return after - before
+
+
+def steadily(server, seconds, steps):
+    """Take each of the steps, with this time behind it; or prove nothing."""
+    before = time.monotonic()
+    for step in steps:
+        try:
+            step()
+            time_passes(server, seconds)
+        finally:
+            now = time.monotonic()
+            if now - before > 4 * seconds:
+                pytest.skip("the machine had no time for it")
+            before = now
 
 
 def growth(server, count, seconds):

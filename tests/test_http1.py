@@ -30,6 +30,7 @@ from fakes import (
     read_exactly,
     reset,
     serving,
+    steadily,
     time_passes,
 )
 
@@ -2006,10 +2007,14 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
 
 def test_a_body_that_comes_slowly_has_time(live):
     server, peer, http = live(Closing, body_timeout=0.5, body_min_rate=10)
-    peer.sendall(post(b"", length=1000))
-    for _ in range(8):
+
+    def begin():
+        peer.sendall(post(b"", length=1000))
+
+    def go_on():
         peer.sendall(b"x" * 125)
-        time_passes(server, 0.1)
+
+    steadily(server, 0.1, [begin, *[go_on] * 8])
     await_(http.asked)
     assert http.requests[0].body == b"x" * 1000
 

@@ -30,6 +30,7 @@ from fakes import (
     read_exactly,
     reset,
     serving,
+    steadily,
     time_passes,
     use_poller,
 )
@@ -734,12 +735,18 @@ def test_a_file_that_waits_takes_no_room_from_others(stack, link, file):
 
 def test_who_reads_may_have_more_queued(link, error_log):
     server, peer, probe = link(max_queued_total=100_000)
-    in_loop(server, probe.send, bytes(3_000_000))
-    for _ in range(10):
-        time_passes(server, 0.15)
+
+    def send():
+        in_loop(server, probe.send, bytes(3_000_000))
+
+    def read():
         read_exactly(peer, 200_000)
         assert server._connections.held > 100_000
-    read_exactly(peer, 1_000_000)
+
+    def read_the_rest():
+        read_exactly(peer, 1_000_000)
+
+    steadily(server, 0.15, [send, *[read] * 10, read_the_rest])
     assert error_log.records == []
 
 
@@ -821,11 +828,17 @@ def test_a_stalled_reader_is_cut_off_after_close_too(link):
 
 def test_a_slow_reader_is_not_cut_off(link):
     server, peer, probe = link(write_timeout=0.5)
-    probe.send(bytes(1_000_000))
-    for _ in range(10):
-        time_passes(server, 0.08)
-        read_exactly(peer, 30_000)
-    read_exactly(peer, 1_000_000 - 10 * 30_000)
+
+    def send():
+        probe.send(bytes(1_000_000))
+
+    def read(size=30_000):
+        read_exactly(peer, size)
+
+    def read_the_rest():
+        read(1_000_000 - 10 * 30_000)
+
+    steadily(server, 0.08, [send, *[read] * 10, read_the_rest])
     assert probe.calls == ["new", "pause", "resume"]
 
 
