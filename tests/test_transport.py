@@ -1580,9 +1580,13 @@ def wait_until_stuck(server, probe):
 
 def test_all_can_be_taken_back_from_a_client_that_does_not_read(link):
     server, peer, probe = link(Echo, write_timeout=0.4)
-    in_loop(server, fill_with_tiny_messages, probe)
-    wait_until_stuck(server, probe)
-    taken = in_loop(server, take_all_back, probe)
+
+    def fill_and_take_back():
+        fill_with_tiny_messages(probe)
+        probe.trans.flush()
+        return take_all_back(probe)
+
+    taken = in_loop(server, fill_and_take_back)
     assert in_loop(server, probe._mqueue.empty)
     probe.wait_for("resume")
     assert count_polls(server, 0.8) <= 8
