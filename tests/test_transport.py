@@ -1016,7 +1016,11 @@ def test_the_last_bytes_and_the_end_are_one_packet(
         (received,) = struct.unpack_from("I", state, TCPI_SEGS_IN)
         return received
 
-    assert packets(leave) == packets(stay)
+    # Late acknowledgements are packets, too.
+    least = [
+        min(packets(request) for _ in range(5)) for request in (leave, stay)
+    ]
+    assert least[0] == least[1]
 
 
 @pytest.mark.parametrize("close", ["close", "close_lingering"])
