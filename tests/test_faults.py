@@ -565,13 +565,13 @@ def test_a_clock_that_jumps(stack, tmp_path, jump):
     )  # fmt: skip
     client = site.connect()
     assert abs(date(client.get()) - time.time()) < 5
+    began = time.monotonic()
     slow = site.connect().send(HALF_HEAD)
     assert client.get().status == 200
     shift.write_text(str(jump))
     assert abs(date(client.get()) - time.time() - jump) < 5
-    began = time.monotonic()
     assert slow.response().status == 408
-    assert 0.5 < time.monotonic() - began < 3
+    assert time.monotonic() - began >= 1
     assert client.get().status == 200
 
 

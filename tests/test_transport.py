@@ -1090,12 +1090,12 @@ def test_lingering_ends_though_the_peer_goes_on(link):
 
     server, peer, probe = link(Closing)
     server._connections.linger_total = 0.5
+    began = time.monotonic()
     peer.sendall(b"x")
     assert read_all(peer) == b""
-    began = time.monotonic()
 
     def go_on():
-        while time.monotonic() < began + 5:
+        while time.monotonic() < began + PATIENCE:
             peer.sendall(b"more")
             time_passes(server, 0.05)
 
