@@ -1817,17 +1817,21 @@ def test_an_idle_connection_is_closed_after_an_answer(live, after):
 
 
 def test_an_idle_close_does_not_race_a_request(live):
-    server, peer, _ = live(keep_alive=1)
+    server, _, _ = live(keep_alive=0.1)
 
     def arrive():
         """Behind the wait for events, before the look at the deadlines."""
         peer.sendall(GET_LAST)
-        assert not threading.Event().wait(1.2)
+        assert not threading.Event().wait(0.2)
         server._connections.dispatch(Events(1))
         server._connections.sweep()
 
-    in_loop(server, arrive)
-    (response,) = read_responses(read_all(peer))
+    with halted(server):
+        peer = connect(server.port)
+        # In the turn that accepts it.
+        server.call_soon_threadsafe(arrive)
+    with peer:
+        (response,) = read_responses(read_all(peer))
     assert response.status == 200
 
 
@@ -1844,16 +1848,17 @@ in_two_parts = pytest.mark.parametrize(
 @in_two_parts
 def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
     """What came in a long turn of others came in time."""
-    server, peer, _ = live(header_timeout=1, body_timeout=1)
-    peer.sendall(begun)
-    in_loop(server, lambda: None)
+    server, peer, _ = live(header_timeout=0.1, body_timeout=0.1)
 
     def be_long():
         peer.sendall(rest)
-        assert not threading.Event().wait(1.1)
+        assert not threading.Event().wait(0.2)
         server._connections.sweep()
 
-    in_loop(server, be_long)
+    with halted(server):
+        peer.sendall(begun)
+        # In the turn that receives it.
+        server.call_soon_threadsafe(be_long)
     (response,) = read_responses(read_all(peer))
     assert response.status == 200
 
@@ -1923,6 +1928,9 @@ def test_a_slow_application_does_not_use_up_the_time_of_others(live):
     def answer(self, request):
         if request.path == "/slow":
             assert not never.wait(0.9)
+            # In the turn after the next.
+            go_on = self.server.call_soon, other.sendall, GET_LAST[10:]
+            self.server.call_soon(*go_on)
         self.respond(200)
 
     server, peer, _ = live(answering(answer), header_timeout=0.6)
@@ -1932,8 +1940,6 @@ def test_a_slow_application_does_not_use_up_the_time_of_others(live):
             peer.sendall(GET_LAST.replace(b"last", b"slow"))
             other.sendall(GET_LAST[:10])
         read_all(peer)
-        in_loop(server, lambda: None)
-        other.sendall(GET_LAST[10:])
         (response,) = read_responses(read_all(other))
     assert response.status == 200
 
@@ -2058,13 +2064,19 @@ def test_drain_closes_what_is_idle(live):
 
 @pytest.mark.parametrize("cut", [0, 1, len(GET) - 1])
 def test_drain_waits_for_a_request_on_its_way(live, cut):
-    server, peer, _ = live()
-    peer.sendall(GET[:cut])
-    in_loop(server, lambda: None)
-    server.shutdown()
-    in_loop(server, lambda: None)
-    peer.sendall(GET[cut:])
-    (response,) = read_responses(read_all(peer))
+    server, _, _ = live()
+
+    def drain():
+        server._drain(None)
+        server.call_soon(peer.sendall, GET[cut:])
+
+    with halted(server):
+        peer = connect(server.port)
+        peer.sendall(GET[:cut])
+        # In the turn that accepts it.
+        server.call_soon_threadsafe(drain)
+    with peer:
+        (response,) = read_responses(read_all(peer))
     assert response.status == 200
     assert response.headers["connection"] == "close"
 
