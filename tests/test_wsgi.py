@@ -2277,10 +2277,12 @@ def test_a_file_that_becomes_shorter(slow, path, errors):
 @pytest.mark.parametrize("threads", [0, 1])
 def test_a_stream_that_waits_between_its_blocks_lets_others_in(serve, threads):
     blocks = []
-    answered = threading.Event()
+    asked, answered = threading.Event(), threading.Event()
 
     def stream(environ, start_response):
         start_response("200 OK", TEXT)
+        yield b"begun"
+        assert asked.wait(PATIENCE)
         while not answered.is_set() and len(blocks) < 400:
             time.sleep(0.006)
             blocks.append(b"x")
@@ -2294,8 +2296,13 @@ def test_a_stream_that_waits_between_its_blocks_lets_others_in(serve, threads):
     address = serve(by_path(stream=stream, end=app), threads=threads)
     with Connection(address) as reader, Connection(address) as client:
         reader.request("/stream").head()
-        assert client.get("/end").status == 200
-        assert len(blocks) < 100
+        assert reader.chunk() == b"begun"
+        client.request("/end")
+        asked.set()
+        assert client.response().status == 200
+        while reader.chunk():
+            pass
+    assert len(blocks) < 100
 
 
 @pytest.mark.parametrize("code", [None, 3, "a text"])
