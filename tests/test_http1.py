@@ -26,6 +26,7 @@ from fakes import (
     halted,
     in_loop,
     listen,
+    once_steadily,
     read_all,
     read_exactly,
     reset,
@@ -2012,17 +2013,19 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
 
 
 def test_a_body_that_comes_slowly_has_time(live):
-    server, peer, http = live(Closing, body_timeout=0.5, body_min_rate=10)
+    @once_steadily
+    def attempt():
+        server, peer, http = live(Closing, body_timeout=0.5, body_min_rate=10)
 
-    def begin():
-        peer.sendall(post(b"", length=1000))
+        def begin():
+            peer.sendall(post(b"", length=1000))
 
-    def go_on():
-        peer.sendall(b"x" * 125)
+        def go_on():
+            peer.sendall(b"x" * 125)
 
-    steadily(server, 0.1, [begin, *[go_on] * 8])
-    await_(http.asked)
-    assert http.requests[0].body == b"x" * 1000
+        steadily(server, 0.1, [begin, *[go_on] * 8])
+        await_(http.asked)
+        assert http.requests[0].body == b"x" * 1000
 
 
 def test_a_body_that_comes_no_more_has_no_time(live):
