@@ -95,7 +95,8 @@ def refuse_new_clients(listeners: Iterable[socket.socket]) -> float:
 
     What it takes between the last accept(2) and close(2) would be reset. A
     unix socket loses its path, if it is ours. Returns the seconds until
-    those under way have come to accept(2).
+    those under way have come to accept(2); they do so without a filter, too,
+    which some kernels let nobody but root set.
     """
     for listener in listeners:
         if isinstance(listener, UnixListener):
@@ -115,9 +116,9 @@ def refuse_new_clients(listeners: Iterable[socket.socket]) -> float:
     program = struct.pack("HP", len(code), filters.buffer_info()[0])
     ports = set()
     for listener in filter(_is_open_tcp, listeners):
+        ports.add(listener.getsockname()[1])
         with contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
-            ports.add(listener.getsockname()[1])
     if not ports:
         return 0
     return HANDSHAKE_SECONDS + (DEFER_SECONDS if _has_deferred(ports) else 0)

@@ -308,6 +308,8 @@ def test_clients_under_way_are_waited_for(bind, tmp_path, monkeypatch):
     defer_accept(listeners)
     assert refuse_new_clients(listeners[2:]) == 0
     assert refuse_new_clients(listeners) == HANDSHAKE_SECONDS
+    monkeypatch.setattr(listeners_module, "SO_ATTACH_FILTER", 9999)
+    assert refuse_new_clients(bind("127.0.0.1:0")) == HANDSHAKE_SECONDS
 
 
 def test_connections_without_number_are_not_looked_through(bind, monkeypatch):
