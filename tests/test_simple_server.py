@@ -1,5 +1,6 @@
 """What programs written for `wsgiref.simple_server` call."""
 
+import contextlib
 import errno
 import http.client
 import inspect
@@ -250,6 +251,17 @@ def test_a_threading_mix_in(serving):
     assert [answers for _, answers in calls] == [["met"], ["met"]]
 
 
+@contextlib.contextmanager
+def handling(server):
+    """It reads on until its client has left: that may do so meanwhile."""
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 def test_handle_request_serves_one(make, connection):
     server = make()
@@ -258,12 +270,11 @@ def test_handle_request_serves_one(make, connection):
         client = http.client.HTTPConnection(*server.server_address)
         client.request("GET", "/", headers={"Connection": connection})
         clients.append(client)
-    for served in (1, 2, 3):
-        server.handle_request()
+    for served, client in enumerate(clients, 1):
+        with handling(server):
+            assert client.getresponse().status == 200
+            client.close()
         assert len(server.lines) == served
-    for client in clients:
-        assert client.getresponse().status == 200
-        client.close()
 
 
 def test_handle_request_keeps_the_socket_open(make):
@@ -298,9 +309,11 @@ def test_handle_request_serves_no_second_request(make, capsys):
     server = make()
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     for _ in range(2):
-        with socket.create_connection(server.server_address) as client:
+        with (
+            handling(server),
+            socket.create_connection(server.server_address) as client,
+        ):
             client.sendall(request * 2)
-            server.handle_request()
             with client.makefile("rb") as answers:
                 data = answers.read()
         assert data.count(b"HTTP/1.1 200") == 1
