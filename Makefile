@@ -2,8 +2,9 @@
 
 VENV ?= .venv
 PYTHON ?= $(shell for name in python3 python3.15 python3.14 python3.13 \
-	python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info \
-	< (3, 11))' 2>/dev/null && command -v $$name && break; done)
+	python3.12 python3.11; do $$name -c 'import sys; \
+	sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	command -v $$name && break; done)
 APP ?= fasthttp.demo:app
 ARGS ?=
 
@@ -63,8 +64,8 @@ bench: wheel
 	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(PY) bench/compare.py $(ARGS)
 
 micro: wheel $(VENV)/.bench
-	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(VENV)/bin/pytest --quiet -o pythonpath= \
-	bench/test_micro.py $(ARGS)
+	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(VENV)/bin/pytest --quiet \
+	-o pythonpath= bench/test_micro.py $(ARGS)
 	PYTHONPATH="$(CURDIR)/$(WHEEL)" $(PY) bench/interleaved.py
 
 figures: bench
@@ -87,8 +88,9 @@ sanitize: $(VENV)/.test
 	"$$(command -v curl)" > build/sanitize/bin/curl
 	@chmod +x build/sanitize/bin/curl
 	@# What was freed is kept from use for a while, by default 256 MB of it,
-	@# which looks like a leak. Two tests cannot hold: each block has a margin
-	@# around it, and a clock loaded in front breaks the sanitizer's start.
+	@# which looks like a leak. Two tests cannot hold: each block has a
+	@# margin around it, and a clock loaded in front breaks the sanitizer's
+	@# start.
 	cd build/sanitize && PATH="$$PWD/bin:$$PATH" \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) \
 	$$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
@@ -136,7 +138,8 @@ $(WHEEL)/.installed: $(SOURCES) $(wildcard fasthttp/*.py fasthttp/*.pyi) \
 	--build-lib build/training
 	@PYTHONPATH=build/training $(PY) bench/train.py
 	@echo "compiling what was trained"
-	@FASTHTTP_PROFILE=use $(PY) -m build --quiet --no-isolation --sdist --wheel
+	@FASTHTTP_PROFILE=use $(PY) -m build --quiet --no-isolation --sdist \
+	--wheel
 	@$(PIP) --no-deps --target $(WHEEL) dist/*.whl
 	@# Or the next build in place would take its modules from there.
 	@rm -rf build/lib* build/temp* build/training
