@@ -37,7 +37,8 @@ cdef class EnvironTemplate:
     cdef bint _lends                # the last environ came back as it was
     # Of the last one made:
     cdef Shape _lent                # whose it is, or None for a copy
-    cdef uint64_t _version
+    cdef PyObject *_made            # compared only
+    cdef uint64_t _changes
     cdef bint _has_input            # not _no_input
 
     cdef dict make(
@@ -45,4 +46,5 @@ cdef class EnvironTemplate:
     )
     cdef Shape shape_of(self, const Head *head)
     cdef int set_input(self, dict environ, object stream) except -1
+    cdef bint is_unchanged(self, dict environ) noexcept
     cdef int take_back(self, dict environ, bint alone) except -1

@@ -19,21 +19,65 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
+    /* A number that is another one as soon as `dict`, watched, has changed. */
+    static inline uint64_t fh_changes(PyObject *dict);
+
+    #if PY_VERSION_HEX < 0x030C0000
+    #define fh_watch_begin() ((void)0)
+    #define fh_watch(dict) ((void)0)
+    #define fh_unwatch(dict) ((void)0)
+
     /* PEP 509: each change of any dict gives it a number of its own. */
-    static inline uint64_t fh_dict_version(PyObject *dict)
+    static inline uint64_t fh_changes(PyObject *dict)
     {
-    #if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
-    #pragma GCC diagnostic push
-    #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
         return ((PyDictObject *)dict)->ma_version_tag;
-    #pragma GCC diagnostic pop
-    #else
-        static uint64_t version;
-        return ++version;
-    #endif
     }
+    #else
+    static uint64_t fh_counted;
+    static int fh_watcher;
+
+    static int fh_count(PyDict_WatchEvent event, PyObject *Py_UNUSED(dict),
+                        PyObject *Py_UNUSED(key), PyObject *Py_UNUSED(value))
+    {
+        if (event != PyDict_EVENT_DEALLOCATED)
+            __atomic_fetch_add(&fh_counted, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
+
+    static void fh_watch_begin(void)
+    {
+        fh_watcher = PyDict_AddWatcher(fh_count);
+        /* There are eight; if others took them, all counts as changed. */
+        if (fh_watcher < 0)
+            PyErr_Clear();
+    }
+
+    static inline void fh_watch(PyObject *dict)
+    {
+        if (fh_watcher >= 0)
+            PyDict_Watch(fh_watcher, dict);
+    }
+
+    static inline void fh_unwatch(PyObject *dict)
+    {
+        if (fh_watcher >= 0)
+            PyDict_Unwatch(fh_watcher, dict);
+    }
+
+    static inline uint64_t fh_changes(PyObject *dict)
+    {
+        if (fh_watcher < 0)
+            fh_count(PyDict_EVENT_MODIFIED, dict, NULL, NULL);
+        return __atomic_load_n(&fh_counted, __ATOMIC_RELAXED);
+    }
+    #endif
     """
-    uint64_t fh_dict_version(dict) noexcept
+    void fh_watch_begin() noexcept
+    void fh_watch(dict) noexcept
+    void fh_unwatch(dict) noexcept
+    uint64_t fh_changes(dict) noexcept
+
+fh_watch_begin()
 
 
 # The golden ratio of 2**64 (Knuth's multiplicative hash).
@@ -230,8 +274,8 @@ cdef class EnvironTemplate:
             shape.begin(self._base)
         shape.set_remote(remote_addr, remote_port)
         self._lent = None
-        # No dict's: what fails below must not leave that of the last environ.
-        self._version = 0
+        # What fails below must not leave the last one's.
+        self._made = NULL
         self._has_input = False
         with cython.critical_section(parser.memo):
             shape.set_values(parser)
@@ -249,7 +293,9 @@ cdef class EnvironTemplate:
         if head.has_authority:
             # RFC 9112 section 3.2.2: it replaces the Host field.
             PyDict_SetItem(environ, K_HOST, text_of(parser, head.authority))
-        self._version = fh_dict_version(environ)
+        fh_watch(environ)
+        self._made = <PyObject *>environ
+        self._changes = fh_changes(environ)
         return environ
 
     cdef Shape shape_of(self, const Head *head):
@@ -276,12 +322,18 @@ cdef class EnvironTemplate:
 
     cdef int set_input(self, dict environ, object stream) except -1:
         """wsgi.input; the environ made last may serve again nevertheless."""
-        cdef bint last = fh_dict_version(environ) == self._version
+        cdef bint unchanged = self.is_unchanged(environ)
         PyDict_SetItem(environ, K_INPUT, stream)
-        if last:
-            self._version = fh_dict_version(environ)
+        if unchanged:
+            self._changes = fh_changes(environ)
             self._has_input = True
         return 0
+
+    cdef bint is_unchanged(self, dict environ) noexcept:
+        """Is it the one that was made last, and as it was then?"""
+        return <PyObject *>environ == self._made and (
+            fh_changes(environ) == self._changes
+        )
 
     cdef int take_back(self, dict environ, bint alone) except -1:
         """The application is done with it; `alone`: nobody else holds it.
@@ -291,7 +343,8 @@ cdef class EnvironTemplate:
         """
         cdef Shape shape = self._lent
         self._lent = None
-        self._lends = alone and fh_dict_version(environ) == self._version
+        self._lends = alone and self.is_unchanged(environ)
+        fh_unwatch(environ)
         if self._lends and shape is not None:
             shape.forget_secrets(environ)
             if self._has_input:

@@ -392,11 +392,15 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
         made.append(dict(environ, body=environ["wsgi.input"].read()))
         chance.choice(
             [
-                *[bool] * 8,
+                *[bool] * 12,
                 keep,
                 dict.clear,
+                dict.popitem,
+                lambda environ: environ.setdefault("own.key", "left"),
                 lambda environ: environ.update(REQUEST_METHOD="PUT"),
                 lambda environ: environ.pop("HTTP_HOST", None),
+                lambda environ: environ.__ior__({"HTTP_HOST": "other"}),
+                lambda environ: environ.__delitem__("REQUEST_METHOD"),
                 lambda environ: environ.update({"own.key": environ}),
             ]
         )(environ)
@@ -421,6 +425,31 @@ def test_an_environ_that_serves_again_is_as_good_as_new(connect):
             expected["body"] = head.partition(b"\r\n\r\n")[2]
             assert seen(made[-1]) == seen(expected)
     assert len({id(environ) for environ in kept}) == len(kept)
+
+
+@pytest.mark.parametrize("body", [b"", b"body"])
+def test_an_environ_left_as_it_was_is_not_copied(connect, threads, body):
+    sender = os.urandom(8).hex()
+    held = []
+
+    def app(environ, start_response):
+        environs = [each for each in gc.get_objects() if type(each) is dict]
+        senders = [each.get("HTTP_FROM") for each in environs]
+        held.append(senders.count(sender))
+        if environ["PATH_INFO"] == "/change":
+            environ["HTTP_FROM"] = "other"
+        start_response("200 OK", TEXT)
+        return [b""]
+
+    client = connect(app)
+    for path in ("/", "/", "/", "/", "/change", "/", "/"):
+        client.get(path, f"From: {sender}", body=body)
+    # A copy has another beside it, once its fields came twice.
+    lent, copied = 1, 2
+    if threads:
+        assert held == [1, *[copied] * 6]
+    else:
+        assert held == [1, lent, lent, lent, lent, copied, lent]
 
 
 def test_a_body_nobody_has_read_is_not_the_next_ones(connect):
