@@ -58,9 +58,7 @@ cdef class ResponseSerializer:
     cdef int _write_status(self, object status) except -1
     cdef int _write_field(self, object field, int *seen) except -1
     cdef int _refuse_value(self, object field) except -1
-    cdef Role _learn_name(
-        self, Line *known, object name
-    ) except? NO_ROLE
+    cdef Role _learn_name(self, size_t slot, object name) except? NO_ROLE
     cdef int _learn_value(
         self, Line *known, object value, Py_ssize_t start
     ) except -1

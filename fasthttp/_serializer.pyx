@@ -244,6 +244,7 @@ cdef class ResponseSerializer:
         cdef PyObject *name
         cdef PyObject *value
         cdef Line *known
+        cdef size_t slot
         cdef const char *text
         cdef Py_ssize_t start, size
         cdef char *to
@@ -253,7 +254,10 @@ cdef class ResponseSerializer:
             raise AppError(f"not a (name, value) tuple: {field!r}")
         name = PyTuple_GET_ITEM(field, 0)
         value = PyTuple_GET_ITEM(field, 1)
-        known = &self._known[(<size_t>name >> 4) % KNOWN_SLOTS]
+        slot = (<size_t>name >> 4) % KNOWN_SLOTS
+        known = &self._known[slot]
+        if known.name != name:
+            known = &self._known[slot ^ 1]
         if known.name == name:
             if known.value == value:
                 memcpy(self._reserve(KNOWN_LINE), known.line, KNOWN_LINE)
@@ -261,7 +265,8 @@ cdef class ResponseSerializer:
                 return 0
             role = known.role
         else:
-            role = self._learn_name(known, <object>name)
+            known = &self._known[slot]
+            role = self._learn_name(slot, <object>name)
         if not PyUnicode_Check(<object>value) or (
             PyUnicode_KIND(<object>value) != 1
         ):
@@ -299,17 +304,20 @@ cdef class ResponseSerializer:
             f"control or a character outside latin-1: {field[1]!r}"
         )
 
-    cdef Role _learn_name(
-        self, Line *known, object name
-    ) except? NO_ROLE:
+    cdef Role _learn_name(self, size_t slot, object name) except? NO_ROLE:
         """Check a name; applications pass the same objects again and again.
 
         Measured: 150 instructions for a name such as Content-Type, 10 when
-        it is known by its identity. The table holds a reference to each.
+        it is known by its identity. The table holds a reference to each. Who
+        had the slot moves into its neighbour: of eight names, two have one in
+        common in every third process.
         """
         cdef Role role = role_of(name)
+        cdef Line *known = &self._known[slot]
         if PyUnicode_CheckExact(name) and len(name) <= KNOWN_LINE:
-            self._forget(known)
+            self._forget(&self._known[slot ^ 1])
+            self._known[slot ^ 1] = known[0]
+            known.value = NULL
             Py_INCREF(name)
             known.name = <PyObject *>name
             known.role = role

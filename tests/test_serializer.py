@@ -1,7 +1,9 @@
 """ResponseSerializer: what it writes, what it refuses."""
 
+import collections
 import email.utils
 import itertools
+import random
 import sys
 import time
 from http import HTTPStatus
@@ -577,6 +579,33 @@ def test_a_field_is_not_kept_for_another_of_its_address(serializer):
         value = f"value {number}"
         fields = fields_of(serializer, headers=[("X", value)], length=0)
         assert fields[0] == f"X: {value}"
+
+
+def test_names_that_come_in_any_order(serializer):
+    """More than are kept, and with values that change."""
+    chance = random.Random(5)
+    names = [f"X-{number}" for number in range(150)]
+    values = [f"value {number}" for number in range(3)]
+    for _ in range(3000):
+        headers = [
+            (name, chance.choice(values)) for name in chance.sample(names, 8)
+        ]
+        assert fields_of(serializer, headers=headers, length=0) == [
+            *map(": ".join, headers),
+            "Content-Length: 0",
+        ]
+
+
+def test_two_names_of_one_place_are_both_kept(serializer):
+    places = collections.defaultdict(list)
+    for number in range(1000):
+        name = f"X-{number}"
+        places[id(name) // 16 % 64].append(name)
+    pair = max(places.values(), key=len)[:2]
+    before = [sys.getrefcount(name) for name in pair]
+    serializer.head(200, [(name, "1") for name in pair])
+    after = [sys.getrefcount(name) for name in pair]
+    assert after == [count + 1 for count in before]
 
 
 class Text(str):
