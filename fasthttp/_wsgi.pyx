@@ -52,6 +52,7 @@ cdef enum:
     # A file of so many bytes is read at once.
     COPY_MAX = 16384
     MAX_TEMPLATES = 64
+    MAX_SPARES = 64
 
 # An application that waits between its blocks lets others in.
 cdef double STEP_SECONDS = 0.005
@@ -165,7 +166,8 @@ cdef class WsgiGateway:
     cdef dict _base
     cdef dict _templates
     cdef str _last_remote       # one object for the clients of one address
-    cdef WsgiCall _spare
+    cdef WsgiCall _spare        # may serve again, as its next_spare
+    cdef int _spares
     cdef ThreadPool pool
 
     def __init__(self, app, config, *, access_log=None):
@@ -259,7 +261,9 @@ cdef class WsgiProtocol(HttpProtocol):
         if call is None:
             call = WsgiCall(self.gateway)
         else:
-            self.gateway._spare = None
+            self.gateway._spare = call.next_spare
+            self.gateway._spares -= 1
+            call.next_spare = None
         call.protocol = self
         call.loop = self.server
         call.environ = environ
@@ -297,7 +301,6 @@ cdef enum Output:
     FINISH = 4
     FAIL = 5
     PARK = 6        # more will come once the client has read
-    END = 7         # close() was called; the thread, if it rests
 
 
 @cython.final
@@ -309,7 +312,8 @@ cdef class WsgiCall:
     cdef WsgiProtocol protocol      # None once nothing more is sent
     cdef WsgiProtocol answered      # whose next request waits for close()
     cdef dict environ
-    cdef tuple request          # what the log calls it, without its environ
+    cdef object method          # for the log, without the environ
+    cdef object target
     cdef RequestBody body
     cdef str status
     cdef list headers
@@ -325,8 +329,11 @@ cdef class WsgiCall:
     cdef object start_response_method
     cdef object write_method
     cdef PoolThread thread
+    cdef PoolThread resting     # the thread, if it has nothing more to run
+    cdef bytes answer           # of a list: it leaves when the call is over
     cdef object loop
     cdef OwnedFile spill
+    cdef WsgiCall next_spare
 
     def __init__(self, WsgiGateway gateway):
         self.gateway = gateway
@@ -413,18 +420,23 @@ cdef class WsgiCall:
         return 0
 
     cdef int log_fault(self) except -1:
-        if self.request is None:
-            self.request = request_of(self.environ)
+        if self.method is None and self.environ is not None:
+            self.note_request()
         error_log.exception(
-            "exception in the application: %s %s", *self.request
+            "exception in the application: %s %s", self.method, self.target
         )
+        return 0
+
+    cdef int note_request(self) except -1:
+        self.method = self.environ.get("REQUEST_METHOD")
+        self.target = self.environ.get("RAW_URI")
         return 0
 
     cdef int call_application(self) except -1:
         self.lazy = True
         if self.thread is not None:
             # The loop must not look into what a thread may change.
-            self.request = request_of(self.environ)
+            self.note_request()
         cdef object result = self.gateway.app(
             self.environ, self.start_response_method
         )
@@ -446,8 +458,8 @@ cdef class WsgiCall:
     cdef int release_environ(self) except -1:
         """It may serve the next request; the log has what it needs of it."""
         cdef bint alone
-        if self.request is None and not self.done:
-            self.request = request_of(self.environ)
+        if self.method is None and not self.done:
+            self.note_request()
         if self.thread is None and self.protocol is not None:
             # Before the call below holds it, too.
             alone = Py_REFCNT(<PyObject *>self.environ) == 1
@@ -551,11 +563,11 @@ cdef class WsgiCall:
         return 0
 
     cdef int recycle(self) except -1:
-        """Serve the next request too, unless somebody still holds on."""
+        """Serve another request, unless somebody still holds on."""
         self.release_body()
-        self.protocol = self.environ = self.request = None
+        self.protocol = self.environ = self.method = self.target = None
         if (
-            self.gateway._spare is None
+            self.gateway._spares < MAX_SPARES
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
@@ -565,7 +577,9 @@ cdef class WsgiCall:
                 self.context = None
             self.started = self.done = self.parked = self.enough = False
             self.from_file = False
+            self.next_spare = self.gateway._spare
             self.gateway._spare = self
+            self.gateway._spares += 1
         else:
             self.start_response_method = self.write_method = None
         return 0
@@ -578,7 +592,7 @@ cdef class WsgiCall:
                 raise AppError("start_response was not called")
             if self.thread is not None:
                 # Read in the loop, later; the list stays the application's.
-                self.headers = list(self.headers)
+                self.headers = self.headers[:]
         if kind == RESPOND or kind == FINISH or kind == FAIL:
             self.done = True
         if self.thread is None:
@@ -586,8 +600,11 @@ cdef class WsgiCall:
         if kind == PARK:
             # Told when the thread rests, or it might be woken before.
             return 0
+        if kind == RESPOND and not self.lazy:
+            self.answer = content
+            return 0
         cdef ThreadPool pool = self.thread.pool
-        pool.outbox.append((self, kind, content))
+        pool.put_out((self, kind, content))
         # Else more follows at once, or the thread's return.
         if self.lazy and kind != START:
             pool.tell(self.loop)
@@ -710,10 +727,6 @@ cdef class WsgiCall:
                 self.gateway.pool.resume(self)
 
 
-cdef tuple request_of(dict environ):
-    return environ.get("REQUEST_METHOD"), environ.get("RAW_URI")
-
-
 cdef object reader_of(object filelike):
     """The plain file whose bytes `filelike.read` returns, or None.
 
@@ -798,7 +811,7 @@ cdef class PoolThread:
                     if self.has_time():
                         self.call = pool.next_call()
                     if self.call is not None:
-                        pool.begin(self.call, self)
+                        self.call.thread = self
                 rests = self.call is None or self.call is call
                 pool.returned(call, self if rests else None)
                 call = None
@@ -833,17 +846,25 @@ cdef class ThreadPool:
     cdef object waiting         # calls for any thread
     cdef object ready           # calls that have one, to go on
     cdef bint had_ready
-    cdef set calls              # that have one and are not done
-    cdef object outbox          # (call, Output, content) for the loop
+    # For the loop: (call, Output, content), or a call that was run.
+    cdef object outbox
+    # Their methods: looked up for each request, 100 instructions more a call.
+    cdef object put_waiting
+    cdef object next_waiting
+    cdef object put_out
+    cdef object next_out
     cdef bint told              # the loop, that there is something in it
     cdef bint ending
 
     def __init__(self, int count):
         self.count = count
         self.waiting = deque()
+        self.put_waiting = self.waiting.append
+        self.next_waiting = self.waiting.popleft
         self.ready = deque()
-        self.calls = set()
         self.outbox = deque()
+        self.put_out = self.outbox.append
+        self.next_out = self.outbox.popleft
         self.threads = []
         try:
             for _ in range(count):
@@ -873,21 +894,16 @@ cdef class ThreadPool:
 
     cdef WsgiCall next_call(self):
         """None if a stream is to go on: that is the loop's to say."""
-        if self.ready:
+        if self.ready or not self.waiting:
             return None
         try:
-            return self.waiting.popleft()
+            return self.next_waiting()
         except IndexError:
             return None
 
-    cdef int begin(self, WsgiCall call, PoolThread thread) except -1:
-        self.calls.add(call)
-        call.thread = thread
-        return 0
-
     cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
-        # As long as it is this thread's to say.
-        self.outbox.append((call, END if call.done else PARK, resting))
+        call.resting = resting
+        self.put_out(call)
         return self.tell(call.loop)
 
     cdef int tell(self, object loop) except -1:
@@ -904,7 +920,7 @@ cdef class ThreadPool:
     # In the loop.
 
     cdef int submit(self, WsgiCall call) except -1:
-        self.waiting.append(call)
+        self.put_waiting(call)
         return self.run_more(call.loop)
 
     cdef int resume(self, WsgiCall call) except -1:
@@ -925,13 +941,13 @@ cdef class ThreadPool:
             elif self.waiting and self.has_idle(loop):
                 self.had_ready = False
                 try:
-                    call = self.waiting.popleft()
+                    call = self.next_waiting()
                 except IndexError:
                     # A thread has taken it.
                     return 0
                 thread = self.idle.pop()
                 thread.call = call
-                self.begin(call, thread)
+                call.thread = thread
             else:
                 return 0
             self.running += 1
@@ -955,38 +971,43 @@ cdef class ThreadPool:
         self.told = False
         try:
             for _ in range(len(self.outbox)):
-                call, kind, content = self.outbox.popleft()
+                item = self.next_out()
+                call = item if type(item) is WsgiCall else item[0]
                 if call is not last:
                     if transport is not None:
                         transport.leave()
                     transport = call.enter()
                     last = call
-                if kind < PARK:
-                    call.deliver(kind, content)
+                if call is not item:
+                    call.deliver(item[1], item[2])
                     continue
-                if transport is not None:
-                    transport.leave()
-                last = transport = None
-                self.take_back(call, content, kind == END)
+                try:
+                    if call.answer is not None:
+                        call.deliver(RESPOND, call.answer)
+                finally:
+                    call.answer = None
+                    if transport is not None:
+                        transport.leave()
+                    last = transport = None
+                    self.take_back(call)
         finally:
             if transport is not None:
                 transport.leave()
             if self.outbox and call is not None:
                 self.tell(call.loop)
 
-    cdef int take_back(
-        self, WsgiCall call, PoolThread resting, bint ended
-    ) except -1:
+    cdef int take_back(self, WsgiCall call) except -1:
         cdef object loop = call.loop
+        cdef PoolThread resting = call.resting
+        call.resting = None
         try:
-            if not ended:
+            if not call.done:
                 call.apply(PARK, None)
             else:
                 if call.protocol is not None:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()
                     call.protocol.call = None
-                self.calls.discard(call)
                 call.release_body()
                 call.let_go()
                 call.thread = None
@@ -1016,8 +1037,10 @@ cdef class ThreadPool:
         self.waiting.clear()
         for call in waiting:
             call.close()
-        for call in list(self.calls):
-            call.protocol = None
+        for thread in self.threads:
+            call = thread.call
+            if call is not None:
+                call.protocol = None
         self.ending = True
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self.threads:
