@@ -24,7 +24,7 @@ from cpython.ref cimport PyObject
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close
 
-from fasthttp._environ cimport EnvironTemplate
+from fasthttp._environ cimport EnvironTemplate, Loan
 from fasthttp._http1 cimport (
     HttpContext, HttpProtocol, LOGGED, RequestBody, Store
 )
@@ -229,6 +229,7 @@ cdef class WsgiProtocol(HttpProtocol):
     cdef str remote_addr
     cdef str remote_port
     cdef dict environ
+    cdef Loan loan
     cdef WsgiCall call
 
     # Nobody can subclass it: there are no hooks to call.
@@ -243,16 +244,23 @@ cdef class WsgiProtocol(HttpProtocol):
         self.environ = self.template.make(
             self.parser, self.remote_addr, self.remote_port
         )
+        self.loan = self.template.loan
+        self.template.loan = None
         return 0
 
     cdef int complete_request(self) except -1:
         cdef dict environ = self.environ
         cdef RequestBody body = self.body
+        cdef Loan loan = self.loan
         cdef WsgiCall call
         self.environ = None
+        self.loan = None
         self.body = None
         if body is not None:
-            self.template.set_input(environ, body.stream())
+            if loan is None:
+                PyDict_SetItem(environ, K_INPUT, body.stream())
+            else:
+                loan.set_input(environ, body.stream())
             if self.parser.head.chunked:
                 # Decoded and whole: its length is known after all.
                 PyDict_SetItem(environ, K_LENGTH, str(body.size))
@@ -267,6 +275,7 @@ cdef class WsgiProtocol(HttpProtocol):
         call.protocol = self
         call.loop = self.server
         call.environ = environ
+        call.loan = loan
         call.body = body
         self.call = call
         # The application's alone: it ends, and what is in it, with the call.
@@ -285,6 +294,7 @@ cdef class WsgiProtocol(HttpProtocol):
     cdef int abandon_request(self) except -1:
         cdef WsgiCall call = self.call
         self.environ = None
+        self.loan = None
         self.call = None
         if call is not None:
             call.protocol = None
@@ -312,6 +322,7 @@ cdef class WsgiCall:
     cdef WsgiProtocol protocol      # None once nothing more is sent
     cdef WsgiProtocol answered      # whose next request waits for close()
     cdef dict environ
+    cdef Loan loan              # of the environ, if it may serve again
     cdef object method          # for the log, without the environ
     cdef object target
     cdef RequestBody body
@@ -456,15 +467,30 @@ cdef class WsgiCall:
         return 0
 
     cdef int release_environ(self) except -1:
-        """It may serve the next request; the log has what it needs of it."""
-        cdef bint alone
+        """It may serve another request; the log has what it needs of it."""
+        cdef dict environ
         if self.method is None and not self.done:
             self.note_request()
-        if self.thread is None and self.protocol is not None:
-            # Before the call below holds it, too.
-            alone = Py_REFCNT(<PyObject *>self.environ) == 1
-            self.protocol.template.take_back(self.environ, alone)
+        if self.thread is None:
+            return self.end_loan()
+        # What the application left in it ends here, in its thread.
+        environ = self.environ
         self.environ = None
+        if self.loan is not None and self.loan.is_over(environ):
+            self.environ = environ
+        return 0
+
+    cdef int end_loan(self) except -1:
+        """In the loop's thread."""
+        cdef Loan loan = self.loan
+        cdef dict environ = self.environ
+        self.loan = None
+        self.environ = None
+        if loan is not None:
+            # An application that failed has not released it.
+            if environ is not None and not loan.is_over(environ):
+                environ = None
+            return loan.come_back(environ)
         return 0
 
     cdef int step(self) except -1:
@@ -565,7 +591,8 @@ cdef class WsgiCall:
     cdef int recycle(self) except -1:
         """Serve another request, unless somebody still holds on."""
         self.release_body()
-        self.protocol = self.environ = self.method = self.target = None
+        self.protocol = self.environ = self.loan = None
+        self.method = self.target = None
         if (
             self.gateway._spares < MAX_SPARES
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
@@ -1008,6 +1035,7 @@ cdef class ThreadPool:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()
                     call.protocol.call = None
+                call.end_loan()
                 call.release_body()
                 call.let_go()
                 call.thread = None
