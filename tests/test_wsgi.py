@@ -32,6 +32,7 @@ import pytest
 from fakes import Waiting
 
 import fasthttp
+from fasthttp import listeners
 from fasthttp._environ import EnvironTemplate, environ_base
 from fasthttp._parser import RequestParser
 from fasthttp._wsgi import FileWrapper
@@ -59,7 +60,7 @@ def threads(request):
 
 
 @pytest.fixture
-def serve(threads, errors):
+def serve(threads, errors, monkeypatch):
     """Serves an application in this process; returns its address."""
     with contextlib.ExitStack() as servers:
 
@@ -69,6 +70,8 @@ def serve(threads, errors):
             return server.addresses[0]
 
         yield serve
+        # Nobody is about to connect when a test is over.
+        monkeypatch.setattr(listeners, "HANDSHAKE_SECONDS", 0)
 
 
 @pytest.fixture
