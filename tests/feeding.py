@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import functools
 import itertools
 import mmap
 import re
@@ -82,12 +83,18 @@ class Case:
         return self.name
 
 
+@functools.lru_cache
+def configured(**limits):
+    """One Config for many parsers, as a server has it."""
+    return Config(**limits)
+
+
 def feed(pieces, **limits):
     """What a parser makes of bytes that arrive in these pieces.
 
     A piece is taken from the iterable when the one before it is parsed.
     """
-    parser = RequestParser(Config(**limits))
+    parser = RequestParser(configured(**limits))
     outcome = Outcome()
     try:
         for piece in itertools.chain(pieces, [b""]):

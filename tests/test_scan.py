@@ -6,7 +6,7 @@ import os
 import platform
 
 import pytest
-from feeding import Island, feed, read_cases
+from feeding import Island, configured, feed, read_cases
 
 from fasthttp._fields import KNOWN_NAMES
 from fasthttp._parser import (
@@ -102,7 +102,7 @@ def test_known_names():
 
 
 def last_name(*pieces):
-    parser = RequestParser()
+    parser = RequestParser(configured())
     events = [event for piece in pieces for event in parser.receive_data(piece)]
     return events[0].headers[-1][0]
 
