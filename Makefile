@@ -29,7 +29,7 @@ print(*groups[sys.argv[1]], sep="\n")
 endef
 export REQUIREMENTS
 export PIP_USER := 0
-unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .PHONY: run test test-all check bench micro figures fuzz sanitize \
 	soak wheel clean
