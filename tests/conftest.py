@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from fakes import ErrorLog
 
+from fasthttp import server as server_module
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30
 # A shell's background job ignores it, and so would what it starts.
@@ -144,6 +146,12 @@ def free_port():
 def error_log():
     with ErrorLog() as log:
         yield log
+
+
+@pytest.fixture
+def often_swept(monkeypatch):
+    """New servers look for what is due every 10 ms, not 250."""
+    monkeypatch.setattr(server_module, "SWEEP_INTERVAL", 0.01)
 
 
 @pytest.fixture

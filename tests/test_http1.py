@@ -1788,6 +1788,7 @@ def test_the_clients_side_ends_within_the_answer(live):
     assert response.body == b"late"
 
 
+@pytest.mark.usefixtures("often_swept")
 def test_the_clients_side_ends_behind_pipelined_requests(live):
     server, peer, http = live(Closing)
     peer.sendall(GET * 3)
@@ -1805,6 +1806,7 @@ def test_an_idle_connection_is_closed(live):
     await_(http.closed)
 
 
+@pytest.mark.usefixtures("often_swept")
 @pytest.mark.parametrize("after", [b"", b"\r", b"\r\n"])
 def test_an_idle_connection_is_closed_after_an_answer(live, after):
     server, peer, _ = live(keep_alive=0.05, header_timeout=0.05)
@@ -1864,6 +1866,7 @@ def test_time_is_up_only_where_it_was_looked_at(live, begun, rest):
     assert response.status == 200
 
 
+@pytest.mark.usefixtures("often_swept")
 @in_two_parts
 def test_no_time_is_up_while_the_client_has_to_read(live, begun, rest):
     asked = threading.Event()
@@ -1964,6 +1967,7 @@ def test_the_first_byte_starts_the_time_for_the_head(live):
     await_(http.closed)
 
 
+@pytest.mark.usefixtures("often_swept")
 @pytest.mark.parametrize("sent", [post(b"body")[:-1], CHUNKED[:-1]])
 def test_a_body_that_does_not_come(live, sent):
     _, peer, http = live(Closing, body_timeout=0.05)
@@ -1974,6 +1978,8 @@ def test_a_body_that_does_not_come(live, sent):
     assert http.requests == []
 
 
+@pytest.mark.usefixtures("often_swept")
+@pytest.mark.usefixtures("often_swept")
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [(b"GET / H", "byte 6 of b'GET / H'"), (post(b"ab")[:-1], "of b''")],

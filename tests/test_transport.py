@@ -694,11 +694,11 @@ def test_more_than_may_be_queued_in_all(stack, link, error_log):
     """Who has read nothing for the longest time makes room."""
     server, stalled, first = link(Echo)
     in_loop(server, first.send, bytes(1_000_000))
-    time_passes(server, 1.0)
+    time_passes(server, 0.3)
     later = stack.enter_context(connect(server.port, small=True))
     second = server.prot.next()
     in_loop(server, second.send, bytes(1_000_000))
-    time_passes(server, 1.5)
+    time_passes(server, 1.1)
     assert server._connections.held == 2_000_000
     server._connections.max_queued_total = 1_500_000
     first.wait_for("closed")
@@ -727,7 +727,6 @@ def test_a_file_that_waits_takes_no_room_from_others(stack, link, file):
     other = stack.enter_context(connect(server.port, small=True))
     second = server.prot.next()
     in_loop(server, second.send, bytes(MUCH))
-    time_passes(server, 1.5)
     server._connections.max_queued_total = 1
     second.wait_for("closed")
     assert read_exactly(slow, size) == file.read()
@@ -799,6 +798,7 @@ def test_what_is_written_stays_when_others_are_sent_for(start, stack):
 # A peer that does not read.
 
 
+@pytest.mark.usefixtures("often_swept")
 def test_who_sends_but_does_not_read_is_cut_off(link):
     server, peer, probe = link(write_timeout=0.3)
     probe.send(bytes(50_000))
@@ -812,6 +812,7 @@ def test_who_sends_but_does_not_read_is_cut_off(link):
         go_on()
 
 
+@pytest.mark.usefixtures("often_swept")
 def test_a_stalled_reader_is_cut_off(link, error_log):
     _server, peer, probe = link(write_timeout=0.1)
     probe.send(bytes(MUCH))
@@ -936,6 +937,7 @@ def test_a_deadline_comes_once(link):
     probe.wait_for("data")
 
 
+@pytest.mark.usefixtures("often_swept")
 class Plain(Probe):
     """Has no hook for its deadline."""
 
@@ -1029,6 +1031,7 @@ def test_the_last_bytes_and_the_end_are_one_packet(
     assert least[0] == least[1]
 
 
+@pytest.mark.usefixtures("often_swept")
 @pytest.mark.parametrize("close", ["close", "close_lingering"])
 def test_the_last_answer_is_read_though_the_client_still_sends(link, close):
     """RFC 9112 section 9.6: a close(2) at once would be a reset."""
@@ -1067,26 +1070,23 @@ def test_who_leaves_after_half_a_body_is_let_go(start, stack):
 
 
 @pytest.mark.parametrize("poller", ["epoll"], indirect=True)
-@pytest.mark.parametrize("late", [b"", b"what nobody wants"])
-def test_lingering_ends_without_the_peer(link, late):
-    server, peer, probe = link()
-    in_loop(server, probe.trans.close_lingering)
-    assert read_all(peer) == b""
-    peer.sendall(late)
-    count_polls(server, 0.4)
-    assert probe.calls == ["new"]
-    probe.wait_for("closed")
-
-
-@pytest.mark.parametrize("poller", ["epoll"], indirect=True)
-def test_lingering_ends_whatever_the_program_does(link):
-    server, peer, probe = link()
-    in_loop(server, probe.trans.close_lingering)
-    assert read_all(peer) == b""
+def test_lingering_ends_without_the_peer(link, subtests):
+    """Whatever came late, and whatever the program does."""
+    links = {case: link() for case in ("silent", "late", "called")}
+    for server, peer, probe in links.values():
+        in_loop(server, probe.trans.close_lingering)
+        assert read_all(peer) == b""
+    links["late"][1].sendall(b"what nobody wants")
+    server, _, probe = links["called"]
     in_loop(server, probe.trans.close)
     in_loop(server, probe.trans.set_deadline, 0)
     in_loop(server, probe.trans.set_deadline, 3600)
-    probe.wait_for("closed")
+    count_polls(server, 0.4)
+    for case, (_, _, probe) in links.items():
+        assert probe.calls == ["new"], case
+    for case, (_, _, probe) in links.items():
+        with subtests.test(case):
+            probe.wait_for("closed")
 
 
 def test_lingering_ends_though_the_peer_goes_on(link):
