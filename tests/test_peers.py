@@ -16,6 +16,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
@@ -306,7 +307,10 @@ def test_aiohttp(server):
     asyncio.run(run())
 
 
-def test_httpx_async(server):
+def test_httpx_async(server, monkeypatch):
+    # Else it is looked for in all of sys.path, for each part of a body.
+    monkeypatch.setitem(sys.modules, "sniffio", None)
+
     async def run():
         async with httpx.AsyncClient(
             base_url=server.url,
