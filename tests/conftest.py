@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,15 @@ class Command:
 
     def wait(self):
         try:
-            return self.process.wait(PATIENCE)
+            return self.ended()
         finally:
             self.close()
+
+    def ended(self, within=PATIENCE):
+        """The exit code, as of Popen.wait(), which looks every 50 ms."""
+        end = time.monotonic() + within
+        self._readers[0].join(within)
+        return self.process.wait(max(0, end - time.monotonic()))
 
     def close(self):
         self.process.kill()

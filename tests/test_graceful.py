@@ -74,7 +74,7 @@ class Gated:
                 code = client.connect_ex(("127.0.0.1", self.command.port))
 
     def ended(self, within=PATIENCE):
-        return self.command.process.wait(within)
+        return self.command.ended(within)
 
 
 @pytest.fixture(params=["0", "2"], ids=["loop", "pool"])
