@@ -493,9 +493,9 @@ def test_environ_hooks(make):
     server.base_environ["extra"] = "value"
     client = http.client.HTTPConnection(*server.server_address)
     client.request("GET", "/", headers={"X-Test": "1"})
-    server.handle_request()
-    assert client.getresponse().status == 200
-    client.close()
+    with handling(server):
+        assert client.getresponse().status == 200
+        client.close()
     assert seen["mine"] == "1"
     assert seen["peer"][0] == seen["REMOTE_ADDR"] == "127.0.0.1"
     assert seen["peer"][1] == int(seen["REMOTE_PORT"])
