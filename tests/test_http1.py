@@ -1979,7 +1979,6 @@ def test_a_body_that_does_not_come(live, sent):
 
 
 @pytest.mark.usefixtures("often_swept")
-@pytest.mark.usefixtures("often_swept")
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [(b"GET / H", "byte 6 of b'GET / H'"), (post(b"ab")[:-1], "of b''")],

@@ -937,13 +937,13 @@ def test_a_deadline_comes_once(link):
     probe.wait_for("data")
 
 
-@pytest.mark.usefixtures("often_swept")
 class Plain(Probe):
     """Has no hook for its deadline."""
 
     on_deadline = BaseProtocol.on_deadline
 
 
+@pytest.mark.usefixtures("often_swept")
 def test_a_deadline_without_a_hook_ends_the_connection(link):
     server, peer, probe = link(Plain)
     in_loop(server, probe.trans.set_deadline, 0.05)
