@@ -326,7 +326,7 @@ cdef class WsgiCall:
     cdef object method          # for the log, without the environ
     cdef object target
     cdef RequestBody body
-    cdef str status
+    cdef object status          # a str
     cdef list headers
     cdef bint started
     cdef bint lazy              # the iterable makes its blocks when asked
@@ -362,7 +362,7 @@ cdef class WsgiCall:
                 exc_info = None
         elif self.status is not None:
             raise AppError("start_response is called a second time")
-        if type(status) is not str:
+        if not isinstance(status, str):
             raise AppError(f"the status is not a str: {status!r}")
         if type(headers) is not list:
             raise AppError(f"the headers are not a list: {headers!r}")
@@ -371,13 +371,13 @@ cdef class WsgiCall:
         return self.write_method
 
     def write(self, data):
-        if type(data) is not bytes:
+        if not isinstance(data, bytes):
             raise AppError(f"write() wants bytes, not {data!r}")
         if data and not self.done:
             if self.is_alone():
                 # It may write without end; who yields is not asked again.
                 raise BrokenPipeError(errno.EPIPE, "the client has gone")
-            self.yielded(data)
+            self.yielded(checked(data))
 
     cdef bint is_alone(self) noexcept:
         """Has its client gone? In the loop nobody can tell `protocol` yet."""
@@ -783,9 +783,11 @@ cdef int exit_status(object code) except? 255:
 
 
 cdef bytes checked(object chunk):
-    if type(chunk) is not bytes:
-        raise AppError(f"the body is not made of bytes: {chunk!r}")
-    return chunk
+    if type(chunk) is bytes:
+        return chunk
+    if isinstance(chunk, bytes):
+        return bytes(memoryview(chunk))
+    raise AppError(f"the body is not made of bytes: {chunk!r}")
 
 
 @cython.final

@@ -746,6 +746,31 @@ def test_status_and_headers_arrive_as_they_were_given(connect):
         assert f"{name}: {value}\r\n".encode("latin-1") in lines
 
 
+class Text(str):
+    """As the members of a StrEnum are."""
+
+
+class Block(bytes):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["block", "list", "iterator", "write"])
+def test_subclasses_of_str_and_bytes(connect, kind):
+    def app(environ, start_response):
+        fields = [(Text("X-Text"), Text("a"))]
+        write = start_response(Text("201 Made"), fields)
+        if kind == "block":
+            return [Block(b"body")]
+        blocks = [Block(b"bo"), Block(b"dy")]
+        if kind == "write":
+            write(blocks.pop(0))
+        return blocks if kind == "list" else iter(blocks)
+
+    got = connect(app).get()
+    assert (got.status, got.body) == (201, b"body")
+    assert got.headers["X-Text"] == "a"
+
+
 def test_the_list_of_headers_stays_the_applications(connect):
     fields = [("X-Test", "1")]
 
