@@ -139,6 +139,21 @@ def serve(spec: str, config: Config) -> None:
         _log.info("stopped")
     finally:
         close_listeners(listeners)
+    if worker.ended_by is not None:
+        _tell_application(worker.ended_by)
+
+
+def _tell_application(number: int) -> None:
+    """Let its own handler of the signal, if it has set one, do its work."""
+    handler = signal.getsignal(number)
+    if not callable(handler) or handler is _interrupt:
+        return
+    try:
+        # an exit is what it gets, and it may call the handler it replaced
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            signal.raise_signal(number)
+    except Exception:
+        _log.exception("exception in the application's signal handler")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,6 +48,7 @@ class Worker:
             max_queued=config.limit_queued,
             max_queued_total=config.limit_queued_total,
         )
+        self.ended_by: int | None = None  # the first signal that came
         self._interrupts = 0
         self._deadline = 0.0
         self._thread: threading.Thread | None = None
@@ -119,6 +120,7 @@ class Worker:
                 raise KeyboardInterrupt
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        self.ended_by = self.ended_by or number
         name = signal.Signals(number).name
         self._interrupts += number == signal.SIGINT
         if number == signal.SIGQUIT or self._interrupts > 1:

@@ -352,6 +352,30 @@ def test_signals_end_with_zero(serve, number):
     assert "Traceback" not in server.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "end", ["sys.exit(5)", "before(number, frame)", "raise ValueError('end')"]
+)
+def test_the_applications_signal_handler_comes_last(serve, site, number, end):
+    source = f"""
+import signal, sys
+before = signal.getsignal({number:d})
+def told(number, frame):
+    print("told", number, file=sys.stderr)
+    {end}
+signal.signal({number:d}, told)
+"""
+    (site / "handling.py").write_text(APP + source)
+    server = serve("handling")
+    assert fetch(server.url)
+    assert server.stop(number) == 0
+    at = server.lines.index(f"told {number:d}")
+    assert server.lines[at - 1].endswith("stopped")
+    rest = "\n".join(server.lines[at + 1 :])
+    assert ("application's signal handler" in rest) == ("ValueError" in end)
+    assert ("ValueError: end" in rest) == ("ValueError" in end)
+
+
 @pytest.mark.parametrize("threads", ["0", "1"])
 def test_signals_to_a_child_of_the_application_are_its_own(
     serve, site, threads
