@@ -130,6 +130,7 @@ cdef class Transport(BaseTransport):
     cdef long long _sent
     cdef Py_ssize_t _queued     # with what is in files
     cdef Py_ssize_t _held       # of it in memory
+    cdef Py_ssize_t _largest    # block of it
 
     cdef int on_event(self, int mask) except -1
     cdef int receive(self) except -1

@@ -778,7 +778,8 @@ cdef class Transport(BaseTransport):
                 # Who writes until it is told to pause must be told.
                 self.tell_full()
             return 0
-        if self._held > self._owner.max_queued > 0:
+        # One block of any size may wait, and the few bytes that frame it.
+        if self._held - self._largest > self._owner.max_queued > 0:
             size = self._held
             self.abort()
             return tell(
@@ -1232,6 +1233,7 @@ cdef class Transport(BaseTransport):
         if type(item) is bytes:
             self._held += size
             self._owner.held += size
+            self._largest = max(self._largest, size)
         return 0
 
     cdef int flush_queue(self) except -1:
@@ -1327,6 +1329,8 @@ cdef class Transport(BaseTransport):
             if type(item) is bytes:
                 self._held -= size
                 self._owner.held -= size
+                if size == self._largest:
+                    self._largest = 0
             sent -= size
             self._queue[self._first] = None
             self._first += 1

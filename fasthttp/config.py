@@ -204,7 +204,8 @@ class Config:
         least=1,
     )
     limit_queued: int = _bytes(
-        64 << 20, "unsent bytes beyond which a connection is closed"
+        64 << 20,
+        "unsent bytes, but for one block, beyond which a connection is closed",
     )
     limit_queued_total: int = _bytes(
         1 << 30,

@@ -131,12 +131,13 @@ class AsyncSocketServer:
     `port` then holds the choice. Raises OSError when it cannot bind.
 
     `RX_CHUNKSIZE` is the most bytes a hook is handed at once, `MAX_QUEUED`
-    the unsent bytes above which a client that does not read is cut off, and
-    `WRITE_TIMEOUT` the seconds it may take none of them (0: for ever). When
-    the unsent bytes of all exceed `MAX_QUEUED_TOTAL`, those are cut off that
-    took none for a second, the longest first. With `ONE_CLIENT` the first
-    that comes is served, and the loop ends with it; the others wait for
-    whoever accepts from the sockets next.
+    the unsent bytes, besides the largest block, above which a client that
+    does not read is cut off, and `WRITE_TIMEOUT` the seconds it may take none
+    of them (0: for ever). When the unsent bytes of all exceed
+    `MAX_QUEUED_TOTAL`, those are cut off that took none for a second, the
+    longest first. With `ONE_CLIENT` the first that comes is served, and the
+    loop ends with it; the others wait for whoever accepts from the sockets
+    next.
     """
 
     RX_CHUNKSIZE = 65536

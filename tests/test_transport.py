@@ -674,15 +674,22 @@ def test_more_than_may_be_queued(link, error_log):
         MAX_QUEUED = 1_000_000
 
     server, peer, probe = link(cls=Server)
-    in_loop(server, probe.send, bytes(2_000_000))
-    assert read_exactly(peer, 2_000_000) == bytes(2_000_000)
+
+    def send():
+        probe.send(bytes(2_000_000))
+        probe.send(bytes(900_000))
+        probe.send(b"end")
+
+    for _ in range(2):
+        in_loop(server, send)
+        assert read_exactly(peer, 2_900_003) == bytes(2_900_000) + b"end"
 
     def flood():
         for _ in range(200):
             probe.send(bytes(10_000))
         return probe.trans.queued()
 
-    assert in_loop(server, flood) <= 1_010_000
+    assert in_loop(server, flood) <= 1_020_000
     probe.wait_for("closed")
     assert "limit_queued (1000000)" in error_log.records[0].getMessage()
     with pytest.raises(ConnectionResetError):

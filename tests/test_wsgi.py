@@ -1085,6 +1085,23 @@ def test_a_lot_is_written_before_the_client_reads(slow):
         written.clear()
 
 
+@pytest.mark.parametrize("kind", ["one", "two", "write"])
+def test_a_block_may_be_larger_than_what_may_wait(slow, kind):
+    """What frames it is no more of it."""
+    block = BLOCK * 40
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        if kind == "write":
+            write(block)
+            return [b"end"]
+        return iter([block] if kind == "one" else [block, b"end"])
+
+    client = slow(app, limit_queued=1_000_000)
+    for _ in range(2):
+        assert client.get().body == block + b"end" * (kind != "one")
+
+
 def test_what_write_could_not_keep_takes_no_room(slow, errors):
     """Nor does what was sent, though its write() is still held on to."""
     limit = 1_000_000
