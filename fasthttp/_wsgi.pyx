@@ -377,6 +377,11 @@ cdef class WsgiCall:
             if self.is_alone():
                 # It may write without end; who yields is not asked again.
                 raise BrokenPipeError(errno.EPIPE, "the client has gone")
+            if self.thread is None and self.protocol.transport.is_elsewhere():
+                raise AppError(
+                    "write() is called in another thread than the application,"
+                    " which needs --threads 1 or more"
+                )
             self.yielded(checked(data))
 
     cdef bint is_alone(self) noexcept:

@@ -1065,6 +1065,32 @@ def test_write_wants_bytes(connect, errors):
     errors.take("write() wants bytes")
 
 
+def test_write_in_another_thread(connect, threads):
+    """In the loop nothing of it is sent: a large block would come late."""
+    block = BLOCK * 10
+    raised = []
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+
+        def write_there():
+            try:
+                write(block)
+            except AppError as error:
+                raised.append(str(error))
+
+        thread = threading.Thread(target=write_there)
+        thread.start()
+        thread.join()
+        return [b"end"]
+
+    client = connect(app)
+    for _ in range(2):
+        assert client.get().body == block * (threads > 0) + b"end"
+    assert len(raised) == 2 * (threads == 0)
+    assert all("--threads 1 or more" in text for text in raised)
+
+
 def test_a_lot_is_written_before_the_client_reads(slow):
     """write() cannot wait: the rest is kept out of the memory."""
     count = 100
