@@ -2,17 +2,25 @@
 
 import atexit
 import contextlib
+import dataclasses
 import importlib
 import logging
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, TypeAlias, cast
 
-from .config import DEFAULT_HOST, DEFAULT_PORT, Config, bind_address
+from .config import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Config,
+    bind_address,
+    parse_number,
+    parse_option,
+)
 from .errors import AppLoadError, BindError, ConfigError
 from .listeners import bind_listeners, close_listeners, describe
 from .log import (
@@ -326,3 +334,28 @@ def serve(
         )
     host = host.replace("*", "0.0.0.0")
     run(app, host, port, uds=unix_socket, threads=threads, **settings)
+
+
+def serve_paste(
+    app: App, global_conf: Mapping[str, str], **settings: str
+) -> int:
+    """`serve` as a paste.server_runner: `use = egg:fasthttp#main`.
+
+    `settings` are the texts of that section of the file; of `global_conf`,
+    its defaults, nothing is used. Returns 0. Raises ConfigError, BindError.
+    """
+    options = {option.name: option for option in dataclasses.fields(Config)}
+    options["connection_limit"] = options["worker_connections"]
+    options["max_request_body_size"] = options["limit_request_body"]
+    values: dict[str, Any] = {}
+    for name, text in settings.items():
+        if name == "port":
+            values[name] = parse_number(name, text)
+        elif name == "bind":
+            values[name] = tuple(text.split())
+        elif name in options:
+            values[name] = parse_option(options[name], text)
+        else:
+            values[name] = text
+    serve(app, **values)
+    return 0

@@ -299,7 +299,7 @@ def place_from_environ(
             variable, text = "PORT", environ.get("PORT", "")
         if text and name not in place:
             is_number = name in ("port", "fd")
-            place[name] = _number(variable, text) if is_number else text
+            place[name] = parse_number(variable, text) if is_number else text
     return place
 
 
@@ -377,17 +377,17 @@ def _find_bind(environ: Mapping[str, str]) -> tuple[str, Any] | None:
         return "FASTHTTP_BIND", tuple(addresses)
     # sd_listen_fds(3): the descriptors are ours only if the pid is
     if environ.get("LISTEN_PID") == str(os.getpid()):
-        count = _number("LISTEN_FDS", environ.get("LISTEN_FDS") or "0")
+        count = parse_number("LISTEN_FDS", environ.get("LISTEN_FDS") or "0")
         fds = range(SD_LISTEN_FDS_START, SD_LISTEN_FDS_START + count)
         if fds:
             return "LISTEN_FDS", tuple(f"fd://{fd}" for fd in fds)
     if environ.get("PORT"):
-        port = _number("PORT", environ["PORT"])
+        port = parse_number("PORT", environ["PORT"])
         return "PORT", (f"0.0.0.0:{port}",)
     return None
 
 
-def _number(variable: str, text: str) -> int:
+def parse_number(variable: str, text: str) -> int:
     """A port, a descriptor, or how many there are."""
     if not re.fullmatch(r"\d{1,5}", text) or int(text) > MOST_PORT:
         raise ConfigError(

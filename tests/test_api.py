@@ -582,3 +582,35 @@ def test_addresses_as_waitress_takes_them(monkeypatch, arguments, bind):
     monkeypatch.setattr(api, "run", run)
     api.serve(app, **arguments)
     assert servers[0].config.bind == (bind,)
+
+
+def test_serve_by_an_ini_file(monkeypatch):
+    calls = []
+    monkeypatch.setattr(api, "run", lambda *a, **k: calls.append((a, k)))
+    texts = {
+        "host": "*",
+        "port": "6543",
+        "threads": "8",
+        "keep_alive": "2.5",
+        "access_log": "true",
+        "connection_limit": "100",
+        "max_request_body_size": "1000",
+    }
+    assert api.serve_paste(app, {"here": "/"}, **texts) == 0
+    assert api.serve_paste(app, {}, bind="127.0.0.1:80 unix:/s") == 0
+    settings = {
+        "uds": None,
+        "threads": 8,
+        "keep_alive": 2.5,
+        "access_log": True,
+        "worker_connections": 100,
+        "limit_request_body": 1000,
+    }
+    bind = {"bind": ("127.0.0.1:80", "unix:/s"), "uds": None, "threads": 4}
+    assert calls == [
+        ((app, "0.0.0.0", 6543), settings),
+        ((app, "127.0.0.1", 8080), bind),
+    ]
+    for name in ("port", "threads", "access_log"):
+        with pytest.raises(ConfigError, match=name):
+            api.serve_paste(app, {}, **{name: "many"})

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = """
-from importlib.metadata import distributions
+INSTALLED = """
+from importlib.metadata import distributions, entry_points
 print(*[each.name for each in distributions()])
+print(entry_points(group="paste.server_runner")["main"].load().__name__)
 """
 HOOK = "from setuptools import build_meta; print(build_meta.{}({!r}))"
 
@@ -98,13 +99,13 @@ def test_wheel_serves_in_an_empty_environment(wheel, tmp_path):
     subprocess.run(
         [*pip, "install", "--quiet", "--no-index", wheel], check=True
     )
-    listed = subprocess.run(
-        [python, "-I", "-c", DISTRIBUTIONS],
+    found = subprocess.run(
+        [python, "-I", "-c", INSTALLED],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    assert listed.split() == ["fasthttp"]
+    assert found.split() == ["fasthttp", "serve_paste"]
     with subprocess.Popen(
         [place / "bin" / "fasthttp", "--port", "0", "fasthttp.demo:app"],
         cwd=tmp_path,
