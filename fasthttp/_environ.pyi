@@ -1,6 +1,6 @@
 """The environ of a WSGI request (PEP 3333, RFC 3875) from its parsed head."""
 
-from typing import Any, final
+from typing import Any, Self, final
 
 from ._parser import RequestParser
 
@@ -9,7 +9,13 @@ def environ_base() -> dict[str, Any]:
 
 @final
 class Shape:
-    """What the environs of requests with one row of fields begin as."""
+    """Requests with one row of fields, and environs for them."""
+
+@final
+class Loan:
+    """An environ that serves again if it comes back as it was."""
+
+    def __new__(cls, environ: dict[str, Any]) -> Self: ...
 
 @final
 class EnvironTemplate:
