@@ -248,7 +248,10 @@ cdef class Loan:
         return 0
 
     cdef int set_input(self, dict environ, object stream) except -1:
+        # Not watched meanwhile: it would count as a change of all others.
+        fh_unwatch(environ)
         PyDict_SetItem(environ, K_INPUT, stream)
+        fh_watch(environ)
         self.has_input = True
         self.changes = fh_changes(environ)
         return 0
