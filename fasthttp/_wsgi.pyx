@@ -596,8 +596,8 @@ cdef class WsgiCall:
     cdef int recycle(self) except -1:
         """Serve another request, unless somebody still holds on."""
         self.release_body()
-        self.protocol = self.environ = self.loan = None
-        self.method = self.target = None
+        self.end_loan()
+        self.protocol = self.method = self.target = None
         if (
             self.gateway._spares < MAX_SPARES
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
@@ -1042,7 +1042,6 @@ cdef class ThreadPool:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()
                     call.protocol.call = None
-                call.end_loan()
                 call.release_body()
                 call.let_go()
                 call.thread = None
