@@ -1,4 +1,3 @@
-from cpython.pythread cimport PyThread_type_lock
 from cpython.ref cimport PyObject
 
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
@@ -8,30 +7,6 @@ cdef extern from "_socket.h":
     ctypedef unsigned int socklen_t
     struct sockaddr_storage:
         unsigned short ss_family
-    union epoll_data:
-        int fd
-    ctypedef struct fh_event:
-        unsigned int events
-        epoll_data data
-
-
-cdef class Events:
-    cdef fh_event *_ready
-    cdef Py_ssize_t _room
-    cdef Py_ssize_t _count
-
-
-cdef class Gate:
-    cdef PyThread_type_lock _lock
-
-    cpdef int wait(self) except -1
-
-
-cdef class EpollPoller:
-    cdef int _fd
-    cdef list _gates            # to open in the next poll
-
-    cdef int _control(self, int what, int fd, unsigned int mask) except -1
 
 
 cdef extern from "_flusher.h":

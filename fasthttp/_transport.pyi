@@ -1,59 +1,10 @@
 """Non-blocking connections: receive, queue, flush, close."""
 
 from collections.abc import Callable
-from socket import socket
-from typing import Any, ClassVar, final
+from typing import Any, final
 
+from ._poller import EpollPoller, Events, SelectorPoller
 from ._protocol import BaseTransport
-
-@final
-class Events:
-    """What one poll found: descriptors, each with a mask of poll(2)."""
-
-    def __new__(cls, room: int) -> Events: ...
-    def clear(self) -> None:
-        """Forget what the last poll found."""
-
-    def add(self, fd: int, mask: int) -> None:
-        """One more, if there is room; else the next poll finds it."""
-
-@final
-class Gate:
-    """What one thread waits at; it shuts behind it."""
-
-    def wait(self) -> int:
-        """Pass, once it is open; other threads may run meanwhile."""
-
-    def open(self) -> None:
-        """Let the thread pass, now or when it comes."""
-
-@final
-class EpollPoller:
-    """epoll(7), which fills `Events` without a Python object for each.
-
-    Every method raises OSError as the system call does. Where it is used,
-    several clients are sent to by one call of io_uring(7) if that is allowed.
-    """
-
-    joins_sends: ClassVar[bool]
-
-    def register(self, fd: int, mask: int) -> None:
-        """Watch a descriptor for a mask of poll(2)."""
-
-    def modify(self, fd: int, mask: int) -> None:
-        """Watch it for another mask."""
-
-    def unregister(self, fd: int) -> None:
-        """Watch it no more."""
-
-    def open_soon(self, gate: Gate) -> None:
-        """Open it in the next poll, when the interpreter is free."""
-
-    def poll(self, until: float, events: Events) -> None:
-        """Wait until an event, a signal, or that time.monotonic() (or inf)."""
-
-    def close(self) -> None:
-        """Give the descriptor back."""
 
 @final
 class Connections:
@@ -65,7 +16,9 @@ class Connections:
     max_queued_total: int
     linger_total: float
     notify_closed: bool
-    def __new__(cls, server: Any, poller: Any) -> Connections: ...
+    def __new__(
+        cls, server: Any, poller: EpollPoller | SelectorPoller
+    ) -> Connections: ...
     @property
     def server(self) -> Any: ...
     @property
@@ -106,17 +59,8 @@ class Connections:
     def transports(self) -> list[Transport]:
         """The open connections."""
 
-def monotonic() -> float:
-    """The time of deadlines, in seconds; time.monotonic may be another's."""
-
 def tell(log: Callable[..., None], *args: Any, **about: Any) -> int:
     """Call a method of a logger, whose filters and handlers may fail."""
-
-def wake(sock: socket) -> bool:
-    """Make the other end of a socket pair readable; False if that failed."""
-
-def sleep_again(fd: int) -> None:
-    """Take what `wake` has sent."""
 
 @final
 class Transport(BaseTransport):

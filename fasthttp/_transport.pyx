@@ -15,19 +15,14 @@ from cpython.bytes cimport (
 )
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock,
-    PyThread_free_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK
-)
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.errno cimport (
     EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN,
     ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO, ETIMEDOUT, errno
 )
-from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY, ceil
 from libc.string cimport memcmp, memcpy, memmove
 
+from fasthttp._poller cimport ERR, HUP, IN, OUT, Events
 from fasthttp._protocol cimport BaseProtocol, BaseTransport
 
 cdef extern from "_socket.h":
@@ -66,10 +61,6 @@ cdef extern from "_socket.h":
     int fh_accept(int, sockaddr_storage *, socklen_t *)
     ssize_t fh_sendfile(int, int, long long, size_t)
     double fh_monotonic()
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, fh_event *)
-    int epoll_wait(int, fh_event *, int, int) nogil
 
 cdef extern from "_flusher.h":
     void fh_flusher_init(fh_flusher *)
@@ -88,15 +79,7 @@ cdef extern from "_ring.h":
     void fh_send_row(fh_ring *, fh_piece *, int)
 
 cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
     unsigned long PyThread_get_thread_ident()
-
-# The masks of poll(2), which epoll(7) shares.
-cdef enum:
-    IN = 0x1
-    OUT = 0x4
-    ERR = 0x8
-    HUP = 0x10
 
 cdef enum:
     CLOSING = 0x1     # close once everything queued is sent
@@ -128,7 +111,6 @@ cdef enum:
     COPY_MAX = 16384
     TAIL_MAX = 131072
     IOV_COUNT = 64
-    MAX_GATES = 64
     TURN_BYTES = 4194304
     MESSAGE_COST = 512
     # Of so many connections the kernel may hold much that is not yet sent.
@@ -157,126 +139,6 @@ cdef class FileSegment:
     cdef int fd
     cdef long long offset
     cdef long long count
-
-
-@cython.final
-cdef class Events:
-    def __cinit__(self, int room):
-        self._ready = <fh_event *>PyMem_Malloc(room * sizeof(fh_event))
-        if self._ready is NULL:
-            raise MemoryError
-        self._room = room
-
-    def __dealloc__(self):
-        PyMem_Free(self._ready)
-
-    def clear(self):
-        self._count = 0
-
-    def add(self, int fd, unsigned int mask):
-        """What has no room is still there at the next poll."""
-        if self._count < self._room:
-            self._ready[self._count].events = mask
-            self._ready[self._count].data.fd = fd
-            self._count += 1
-
-
-@cython.final
-cdef class Gate:
-    def __cinit__(self):
-        self._lock = PyThread_allocate_lock()
-        if self._lock is NULL:
-            raise MemoryError
-        PyThread_acquire_lock(self._lock, NOWAIT_LOCK)
-
-    def __dealloc__(self):
-        if self._lock is not NULL:
-            PyThread_free_lock(self._lock)
-
-    cpdef int wait(self) except -1:
-        with nogil:
-            PyThread_acquire_lock(self._lock, WAIT_LOCK)
-        return 0
-
-    def open(self):
-        PyThread_release_lock(self._lock)
-
-
-@cython.final
-cdef class EpollPoller:
-    joins_sends = True
-
-    def __cinit__(self):
-        self._gates = []
-        self._fd = epoll_create1(EPOLL_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(errno, os.strerror(errno))
-
-    def __dealloc__(self):
-        self.close()
-
-    def register(self, int fd, unsigned int mask):
-        self._control(EPOLL_CTL_ADD, fd, mask)
-
-    def modify(self, int fd, unsigned int mask):
-        self._control(EPOLL_CTL_MOD, fd, mask)
-
-    def unregister(self, int fd):
-        self._control(EPOLL_CTL_DEL, fd, 0)
-
-    def open_soon(self, Gate gate not None):
-        """Measured: 65 us of a request in place of 84, with 16 threads."""
-        self._gates.append(gate)
-
-    cdef int _control(self, int what, int fd, unsigned int mask) except -1:
-        cdef fh_event event
-        event.events = mask
-        event.data.fd = fd
-        if epoll_ctl(self._fd, what, fd, &event) < 0:
-            raise OSError(errno, os.strerror(errno))
-        return 0
-
-    def poll(self, double until, Events events not None):
-        """Measured: 450 instructions an event less than a list of tuples."""
-        cdef PyThread_type_lock locks[MAX_GATES]
-        cdef list opened = None
-        cdef Gate gate
-        cdef int gates = 0
-        cdef int milliseconds = -1
-        cdef int at, count
-        cdef double left
-        events._count = 0
-        if self._gates:
-            opened = self._gates[:MAX_GATES]
-            del self._gates[:MAX_GATES]
-            for gate in opened:
-                locks[gates] = gate._lock
-                gates += 1
-        if until <= 0 or self._gates:
-            milliseconds = 0
-        elif until < INFINITY:
-            left = max(until - fh_monotonic(), 0)
-            milliseconds = <int>min(ceil(left * 1000), INT_MAX)
-        if milliseconds == 0 and gates == 0:
-            count = epoll_wait(self._fd, events._ready, events._room, 0)
-        else:
-            with nogil:
-                for at in range(gates):
-                    PyThread_release_lock(locks[at])
-                count = epoll_wait(
-                    self._fd, events._ready, events._room, milliseconds
-                )
-        if count >= 0:
-            events._count = count
-        elif errno == EINTR:
-            PyErr_CheckSignals()
-        else:
-            raise OSError(errno, os.strerror(errno))
-
-    def close(self):
-        if self._fd >= 0:
-            c_close(self._fd)
-            self._fd = -1
 
 
 @cython.final
@@ -639,10 +501,6 @@ cdef class Connections:
         ]
 
 
-def monotonic():
-    return fh_monotonic()
-
-
 def tell(log, *args, **about):
     try:
         log(*args, **about)
@@ -652,20 +510,6 @@ def tell(log, *args, **about):
         # A filter or handler of the program's: the loop must not end.
         sys.excepthook(*sys.exc_info())
     return 0
-
-
-def wake(sock):
-    # Looked up here, as between two lines of Python the loop may close it and
-    # the number be somebody else's.
-    cdef int fd = sock.fileno()
-    # Full, it wakes the loop as well. It never blocks: the GIL is kept, or
-    # it would have to be waited for, as the loop is up by then.
-    return send(fd, b"\0", 1, MSG_NOSIGNAL) > 0 or errno == EAGAIN
-
-
-def sleep_again(int fd):
-    cdef char bytes_sent[4096]
-    recv(fd, bytes_sent, sizeof(bytes_sent), 0)
 
 
 cdef Py_ssize_t put_ipv4(char *text, const unsigned char *parts) noexcept:

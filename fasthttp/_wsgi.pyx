@@ -28,9 +28,9 @@ from fasthttp._environ cimport EnvironTemplate, Loan
 from fasthttp._http1 cimport (
     HttpContext, HttpProtocol, LOGGED, RequestBody, Store
 )
+from fasthttp._poller cimport Gate
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
-from fasthttp._transport cimport Gate
 
 from fasthttp._environ import environ_base
 from fasthttp.errors import AppError, FastHttpError

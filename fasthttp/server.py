@@ -14,29 +14,22 @@ import math
 import os
 import signal
 import socket
-import sys
 import threading
 from collections import deque
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any
 
-from ._transport import (
-    Connections,
-    EpollPoller,
-    Events,
-    monotonic,
-    sleep_again,
-    tell,
-    wake,
-)
+from ._poller import Events, make_poller, monotonic, sleep_again, wake
+from ._transport import Connections, tell
 from .errors import AppLoadError
 from .listeners import close_listeners, refuse_new_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ._poller import Gate
     from ._protocol import BaseProtocol
-    from ._transport import Gate, Transport
+    from ._transport import Transport
 
     Factory = Callable[
         ["AsyncSocketServer", Transport, Transport], BaseProtocol
@@ -44,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fasthttp.error")
 
-READABLE, WRITABLE = 0x1, 0x4
+READABLE = 0x1
 MAX_EVENTS = 1024
 MAX_ACCEPTS = 256
 MAX_BACKLOG = 65535
@@ -54,57 +47,6 @@ ACCEPT_LAST_PAUSE = 0.05
 WARN_INTERVAL = 60.0
 UNSENT_BYTES = 1048576
 MANY_TIMERS = 128
-
-
-class SelectorPoller:
-    """The calls of `EpollPoller`, on any POSIX system."""
-
-    joins_sends = False
-
-    def __init__(self) -> None:
-        import selectors
-
-        self._selector = selectors.DefaultSelector()
-        self._first = 0
-
-    def register(self, fd: int, mask: int) -> None:
-        self.unregister(fd)
-        if events := self._events(mask):
-            self._selector.register(fd, events)
-
-    modify = register
-
-    def unregister(self, fd: int) -> None:
-        if fd in self._selector.get_map():
-            self._selector.unregister(fd)
-
-    def poll(self, until: float, events: Events) -> None:
-        timeout = None
-        if until < math.inf:
-            timeout = max(until - monotonic(), 0.0)
-        ready = self._selector.select(timeout)
-        events.clear()
-        if len(ready) > MAX_EVENTS:
-            # Those that had no room the last time come first.
-            self._first = (self._first + MAX_EVENTS) % len(ready)
-            ready = ready[self._first :] + ready[: self._first]
-        for key, found in ready:
-            events.add(key.fd, (found & 1) * READABLE | (found >> 1) * WRITABLE)
-
-    def open_soon(self, gate: Gate) -> None:
-        gate.open()
-
-    def close(self) -> None:
-        self._selector.close()
-
-    @staticmethod
-    def _events(mask: int) -> int:
-        return bool(mask & READABLE) | bool(mask & WRITABLE) << 1
-
-
-def make_poller() -> Any:
-    """The system's best poller."""
-    return EpollPoller() if sys.platform == "linux" else SelectorPoller()
 
 
 class TimerHandle:

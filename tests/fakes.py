@@ -16,6 +16,7 @@ import urllib.request
 
 from fasthttp import BaseProtocol
 from fasthttp import server as server_module
+from fasthttp._poller import SelectorPoller
 from fasthttp._protocol import BaseTransport
 
 POLLERS = ("epoll", "poll")
@@ -253,7 +254,7 @@ def use_poller(name, monkeypatch):
         monkeypatch.setattr(
             selectors, "DefaultSelector", selectors.PollSelector
         )
-        made = server_module.SelectorPoller
+        made = SelectorPoller
     monkeypatch.setattr(
         server_module, "make_poller", lambda: CountingPoller(made())
     )

@@ -36,7 +36,7 @@ from fakes import (
 )
 
 from fasthttp import AppError, AsyncSocketServer, Config, HttpProtocol
-from fasthttp._transport import Events
+from fasthttp._poller import Events
 from fasthttp._wsgi import WsgiGateway
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

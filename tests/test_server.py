@@ -40,7 +40,7 @@ from fakes import (
 
 from fasthttp import AsyncSocketServer, BaseProtocol
 from fasthttp import server as server_module
-from fasthttp._transport import Gate
+from fasthttp._poller import Gate
 from fasthttp.errors import AppLoadError
 from fasthttp.listeners import HANDSHAKE_SECONDS
 

@@ -1,7 +1,6 @@
 """One connection: every byte arrives, or the connection ends; once."""
 
 import itertools
-import math
 import os
 import queue
 import random
@@ -37,8 +36,8 @@ from fakes import (
 )
 
 from fasthttp import AsyncSocketServer, BaseProtocol, Config, HttpProtocol
-from fasthttp import server as server_module
-from fasthttp._transport import Connections, EpollPoller, Events, Transport
+from fasthttp._poller import make_poller
+from fasthttp._transport import Connections, Transport
 
 HIGH_WATER = 65536
 LOW_WATER = 16384
@@ -1649,110 +1648,24 @@ def test_many_messages_cost_in_proportion(link):
     assert time.process_time() - began < 10
 
 
-# The pollers.
-
-
-@pytest.fixture
-def loop():
-    """A poller and the connections that its events are handed to."""
-    poller = server_module.make_poller()
-    yield poller, Connections(AsyncSocketServer, poller)
-    poller.close()
-
-
-def test_what_has_no_room_comes_with_the_next_poll(loop, stack):
-    poller, connections = loop
-    called = []
-    for _ in range(3):
-        ours, theirs = map(stack.enter_context, socket.socketpair())
-        poller.register(ours.fileno(), 1)
-        connections.set_handler(ours.fileno(), lambda s=ours: called.append(s))
-        theirs.send(b"x")
-    events = Events(2)
-    for expected in (2, 3):
-        poller.poll(math.inf, events)
-        connections.dispatch(events)
-        for ready in called:
-            poller.modify(ready.fileno(), 0)
-        assert len(set(called)) == len(called) == expected
-    poller.poll(0, events)
-    connections.dispatch(events)
-    assert len(called) == 3
-
-
-def test_those_that_are_always_ready_leave_others_their_turn(
-    monkeypatch, loop, stack
-):
-    monkeypatch.setattr(server_module, "MAX_EVENTS", 2)
-    poller, connections = loop
-    called = []
-    for number in range(5):
-        ours, theirs = map(stack.enter_context, socket.socketpair())
-        poller.register(ours.fileno(), 1)
-        connections.set_handler(
-            ours.fileno(), lambda number=number: called.append(number)
-        )
-        theirs.send(b"x")
-    events = Events(2)
-    for _ in range(10):
-        poller.poll(math.inf, events)
-        connections.dispatch(events)
-    assert sorted(called) == sorted([*range(5)] * 4)
-
-
-def test_what_is_not_watched_any_more_is_not_told(loop, stack):
-    poller, connections = loop
-    called = []
-    ours, theirs = map(stack.enter_context, socket.socketpair())
-    connections.set_handler(ours.fileno(), lambda: called.append("read"))
-    events = Events(1)
-    theirs.send(b"x")
-    poller.register(ours.fileno(), 1)
-    poller.poll(math.inf, events)
-    connections.set_handler(ours.fileno(), None)
-    connections.dispatch(events)
-    poller.unregister(ours.fileno())
-    poller.poll(0, events)
-    connections.set_handler(ours.fileno(), lambda: called.append("again"))
-    connections.dispatch(events)
-    assert called == []
-
-
-def test_no_room_to_receive(loop):
-    class NoRoom(AsyncSocketServer):
-        RX_CHUNKSIZE = 0
-
-    standard_input = os.fstat(0)
-    with pytest.raises(ValueError, match="at least one byte"):
-        Connections(NoRoom, loop[0])
-    assert os.path.samestat(os.fstat(0), standard_input)
-
-
-def test_no_descriptor(loop):
-    with pytest.raises(ValueError, match="-1 is no descriptor"):
-        loop[1].set_handler(-1, print)
-
-
-def test_epoll_tells_what_the_system_refuses(stack):
-    poller = EpollPoller()
-    ours, _ = map(stack.enter_context, socket.socketpair())
-    with pytest.raises(FileNotFoundError):
-        poller.modify(ours.fileno(), 1)
-    with pytest.raises(FileNotFoundError):
-        poller.unregister(ours.fileno())
-    poller.register(ours.fileno(), 1)
-    with pytest.raises(FileExistsError):
-        poller.register(ours.fileno(), 1)
-    poller.close()
-    poller.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        poller.poll(0, Events(1))
-    with pytest.raises(TypeError):
-        poller.poll(0, None)
-
-
 @pytest.mark.parametrize("arguments", [(), (None,)])
 def test_no_connection_without_a_loop(arguments):
     for make in (Transport, lambda *a: Transport.__new__(Transport, *a)):
         with pytest.raises(TypeError):
             make(*arguments)
+
+
+def test_no_room_to_receive():
+    class NoRoom(AsyncSocketServer):
+        RX_CHUNKSIZE = 0
+
+    standard_input = os.fstat(0)
+    with pytest.raises(ValueError, match="at least one byte"):
+        Connections(NoRoom, make_poller())
+    assert os.path.samestat(os.fstat(0), standard_input)
+
+
+def test_no_descriptor():
+    connections = Connections(AsyncSocketServer, make_poller())
+    with pytest.raises(ValueError, match="-1 is no descriptor"):
+        connections.set_handler(-1, print)
