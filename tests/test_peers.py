@@ -50,17 +50,24 @@ FRONTS = {
 
 
 @pytest.fixture(scope="module", params=FRONTS.values(), ids=FRONTS)
-def front(request, tmp_path_factory):
-    """A proxy that repeats nothing, so that no failure is hidden."""
+def behind(request):
+    """A server, and what shall stand in front of it."""
     name, buffering, threads = request.param
-    place = tmp_path_factory.mktemp(name)
-    with (
-        serving(APP, "--threads", threads, *LIMITS) as server,
-        proxied(name, server.port, place, buffering=buffering) as front,
-    ):
+    with serving(APP, "--threads", threads, *LIMITS) as server:
+        yield server, name, buffering
+        assert "Traceback" not in server.stderr
+
+
+@pytest.fixture
+def front(behind, tmp_path):
+    """A proxy that repeats nothing, so that no failure is hidden.
+
+    Each test has its own, with no connection that another one has left.
+    """
+    server, name, buffering = behind
+    with proxied(name, server.port, tmp_path, buffering=buffering) as front:
         yield front
         assert front.complaints() == []
-        assert "Traceback" not in server.stderr
 
 
 @pytest.fixture
