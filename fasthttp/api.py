@@ -1,5 +1,6 @@
 """Serving from Python: `run`, `serve` and the embeddable `Server`."""
 
+import ast
 import atexit
 import contextlib
 import dataclasses
@@ -37,7 +38,8 @@ App: TypeAlias = Callable[..., Any]
 _SPEC = re.compile(
     # a module's name may be none of Python's, as that of repro-app.py
     r"(?P<module>[^\s:/.()]+(\.[^\s:/.()]+)*)"
-    r"(:(?P<name>\w+(\.\w+)*)(?P<call>\(\))?)?"
+    r"(:(?P<name>\w+(\.\w+)*)(?P<call>\(.*\))?)?",
+    re.DOTALL,
 )
 _CONVENTIONAL_NAMES = ("app", "application")
 _log = logging.getLogger(ERROR_LOGGER)
@@ -46,9 +48,10 @@ _log = logging.getLogger(ERROR_LOGGER)
 def load_app(spec: str) -> App:
     """Import the WSGI application that `spec` names.
 
-    `spec` is module:app, module:factory() or a module that has an `app` or
-    `application`. Raises AppLoadError; its `__cause__` is the exception the
-    application's own code raised, if it did.
+    `spec` is module:app, module:factory(), which may have literals as
+    arguments, or a module that has an `app` or `application`. Raises
+    AppLoadError; its `__cause__` is the exception the application's own code
+    raised, if it did.
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
@@ -64,14 +67,18 @@ def load_app(spec: str) -> App:
         module = importlib.import_module(match["module"])
         app = _find(module, spec, match["name"])
         if match["call"]:
-            app = app()
+            positional, named = _arguments(spec, match["call"])
+            app = app(*positional, **named)
     except (Exception, SystemExit) as error:
         if isinstance(error, AppLoadError):
             raise
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             reason = f"it called sys.exit({error.code!r})"
-        raise AppLoadError(f"cannot load {spec!r}: {reason}") from error
+        # a traceback without a line of the application's tells nothing
+        trace = error.__traceback__
+        cause = error if trace and trace.tb_next else None
+        raise AppLoadError(f"cannot load {spec!r}: {reason}") from cause
     return _check_app(app, repr(spec))
 
 
@@ -101,6 +108,18 @@ def _find(module: Any, spec: str, name: str | None) -> Any:
         if found is not None and (name or callable(found)):
             return found
     raise AppLoadError(f"{spec!r}: the module has no {' or '.join(names)}")
+
+
+def _arguments(spec: str, call: str) -> tuple[list[Any], dict[Any, Any]]:
+    # literal_eval has five kinds of errors
+    with contextlib.suppress(Exception):
+        match ast.parse(f"_{call}", mode="eval").body:
+            case ast.Call(ast.Name(), args, keywords):
+                return (
+                    [ast.literal_eval(each) for each in args],
+                    {x.arg: ast.literal_eval(x.value) for x in keywords},
+                )
+    raise AppLoadError(f"{spec!r} is no call with literals as arguments")
 
 
 class Server:

@@ -54,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "app",
         metavar="module:app",
-        help="the application; also module:factory(), or a module that has"
-        " an app or application",
+        help="the application; also module:factory(), with literals as"
+        " arguments, or a module that has an app or application",
     )
     bind = parser.add_argument_group("address")
     bind.add_argument("--host", help="--bind HOST, at --port, PORT or 8000")

@@ -23,6 +23,7 @@ from fasthttp.errors import (
     FastHttpError,
 )
 from fasthttp.listeners import refuse_new_clients
+from fasthttp.log import AccessLog
 
 
 def app(environ, start_response):
@@ -516,6 +517,42 @@ def test_exit_while_serving():
 
 def test_load_app_accepts_nested_names():
     assert api.load_app("fasthttp.demo") is api.load_app("fasthttp.demo:app")
+    made = api.load_app("fasthttp.log:AccessLog.to_stream(None)")
+    assert type(made) is AccessLog
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "methodcaller('get')",
+        "methodcaller('get', -1, [None, (2.5, b'')], a={'b:c/d.e()': True})",
+    ],
+)
+def test_load_app_calls_with_literals(call):
+    for each in (call, call.replace(" ", "\n")):
+        assert repr(api.load_app(f"operator:{each}")) == f"operator.{call}"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("DEMO()", "'str' object is not callable"),
+        ("build_parser()", "is not callable: _Parser"),
+        ("build_parser(1)", "takes 0 positional arguments but 1 was given"),
+        ("build_parser(a=1)", "unexpected keyword argument 'a'"),
+        ("build_parser(**{'a': 1})", "keywords must be strings"),
+        ("build_parser(DEMO)", "no call with literals as arguments"),
+        ("build_parser(a={[]: 1})", "no call with literals as arguments"),
+        ("build_parser(1,,2)", "no call with literals as arguments"),
+        ("build_parser()(1)", "no call with literals as arguments"),
+        ("build_parser()\n", "is none of module"),
+    ],
+)
+def test_load_app_tells_what_is_wrong_with_a_call(call, message):
+    with pytest.raises(AppLoadError, match=message) as caught:
+        api.load_app(f"fasthttp.cli:{call}")
+    assert caught.value.__cause__ is None
+    assert "\n" not in str(caught.value)
 
 
 def test_serve_behind_a_proxy(monkeypatch):
