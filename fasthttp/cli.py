@@ -23,7 +23,7 @@ from .config import (
     settings_from_environ,
     unknown_variables,
 )
-from .errors import AppLoadError, ConfigError, FastHttpError
+from .errors import ConfigError, FastHttpError
 from .listeners import bind_listeners, close_listeners
 from .log import ERROR_LOGGER, AccessLog, configure
 from .worker import Worker
@@ -176,11 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown := unknown_variables(os.environ):
             _log.warning("no such option: %s", ", ".join(unknown))
         serve(spec, config)
-    except AppLoadError as error:
-        _log.critical(error, exc_info=error.__cause__)
-        return error.exit_code
     except FastHttpError as error:
-        _log.critical(error)
+        _log.critical(error, exc_info=error.__cause__)
         return error.exit_code
     except KeyboardInterrupt:
         _log.info("interrupted")
