@@ -113,7 +113,7 @@ def read_config(
 def serve(spec: str, config: Config) -> None:
     """Serve the application `spec` in this process until a signal.
 
-    Raises BindError, AppLoadError.
+    Raises FastHttpError when it cannot.
     """
     listeners = bind_listeners(config)
     try:
@@ -128,7 +128,10 @@ def serve(spec: str, config: Config) -> None:
         log = None
         if config.access_log and sys.stdout is not None:
             log = AccessLog.to_stream(sys.stdout)
-        worker = Worker(app, config, listeners, access_log=log)
+        try:
+            worker = Worker(app, config, listeners, access_log=log)
+        except OSError as error:  # say, for want of descriptors
+            raise FastHttpError(f"cannot start: {error.strerror}") from None
 
         def announce() -> None:
             worker.announce()
@@ -159,8 +162,8 @@ def _tell_application(number: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, or `FastHttpError.exit_code`.
 
-    0: stopped by SIGTERM or SIGINT, 1: an address cannot be taken, 2: usage,
-    4: the application cannot be loaded.
+    0: stopped by SIGTERM or SIGINT, 1: an address cannot be taken or the
+    system's limits are too low, 2: usage, 4: the application cannot be loaded.
     """
     parser = build_parser()
     arguments = vars(parser.parse_args(argv))

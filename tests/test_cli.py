@@ -457,6 +457,14 @@ def test_a_taken_port(command):
     assert line.endswith(f"cannot listen on {address}: address already in use")
 
 
+def test_too_few_descriptors(command, python):
+    python('ulimit -n 6; exec $PYTHON "$@"')
+    server = command("--bind", "127.0.0.1:0", "site_app")
+    assert server.wait() == 1
+    (line,) = server.lines
+    assert line.endswith("cannot start: Too many open files")
+
+
 @pytest.mark.parametrize(
     ("source", "spec", "message", "tracebacks"),
     [
