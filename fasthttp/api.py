@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
-from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 from .config import (
@@ -234,12 +233,7 @@ class Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def _serve(self, worker: Worker, **how: Any) -> None:

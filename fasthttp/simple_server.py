@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from types import FrameType, MappingProxyType, TracebackType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .config import Config
@@ -262,12 +262,7 @@ class WSGIServer:
     def __enter__(self) -> "WSGIServer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.server_close()
 
     def _run(self, *, once: bool) -> None:
