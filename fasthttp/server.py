@@ -215,7 +215,7 @@ class AsyncSocketServer:
             self._close_copies()
             self._open()
         self._looping = True
-        restore = self._catch_signals()
+        catches_signals = self._catch_signals()
         connections = self._connections
         poll, dispatch = self._poller.poll, connections.dispatch
         flush, calls = connections.flush, self._calls
@@ -238,7 +238,8 @@ class AsyncSocketServer:
         except KeyboardInterrupt:
             tell(log.info, "caught keyboard interrupt, closing all clients")
         finally:
-            restore()
+            if catches_signals:
+                signal.set_wakeup_fd(-1)
             self._looping = False
             self.close()
 
@@ -486,17 +487,16 @@ class AsyncSocketServer:
             )
         self._stop()
 
-    def _catch_signals(self) -> Callable[[], None]:
+    def _catch_signals(self) -> bool:
         """Let a signal end a wait that starts just after it arrived."""
         if threading.current_thread() is not threading.main_thread():
-            return lambda: None
+            return False
         previous = signal.set_wakeup_fd(
             self._wake_write.fileno(), warn_on_full_buffer=False
         )
         if previous != -1:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-            return lambda: None
-        return _forget_wakeup_fd
+        return previous == -1
 
 
 def _refuse_greenlets() -> None:
@@ -525,7 +525,3 @@ def _checked(seconds: float) -> float:
     if math.isnan(seconds):
         raise ValueError("nan is no number of seconds")
     return seconds
-
-
-def _forget_wakeup_fd() -> None:
-    signal.set_wakeup_fd(-1)
