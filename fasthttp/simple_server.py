@@ -283,7 +283,9 @@ class WSGIServer:
     def _make_worker(self, once: bool) -> Worker:
         if hasattr(self.socket, "context"):
             raise ConfigError("TLS is not spoken here: serve behind a proxy")
-        threads = self.threads if self._is_threading() else 0
+        # socketserver.ThreadingMixIn, without importing it
+        is_threading = hasattr(self, "process_request_thread")
+        threads = self.threads if is_threading else 0
         config = Config(**{"threads": threads, **self.settings})
         # a copy, because the worker closes what it is given
         sockets = [self.socket.dup()]
@@ -291,10 +293,6 @@ class WSGIServer:
         worker = Worker(app, config, sockets, access_log=self._log)
         worker.server.ONE_CLIENT = once
         return worker
-
-    def _is_threading(self) -> bool:
-        # socketserver.ThreadingMixIn, without importing it
-        return hasattr(self, "process_request_thread")
 
     def _answer(
         self, environ: Environ, start_response: Callable[..., Any]
