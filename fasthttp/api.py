@@ -148,7 +148,7 @@ class Server:
         if self._given == []:
             raise ConfigError("sockets: no socket is given")
         self._names: list[Any] = []
-        self._urls: list[str] = []
+        self._url = ""
         self._worker: Worker | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -171,9 +171,9 @@ class Server:
         A socket on all interfaces is named by its loopback address. Raises
         RuntimeError before the first start.
         """
-        if not self._urls:
+        if not self._url:
             raise RuntimeError("the server was not started")
-        url = self._urls[0].replace("//0.0.0.0:", "//127.0.0.1:")
+        url = self._url.replace("//0.0.0.0:", "//127.0.0.1:")
         return url.replace("//[::]:", "//[::1]:")
 
     def start(self) -> None:
@@ -249,7 +249,7 @@ class Server:
             self.sockets = self._listen()
             opened.callback(close_listeners, self.sockets)
             self._names = [each.getsockname() for each in self.sockets]
-            self._urls = [describe(each) for each in self.sockets]
+            self._url = describe(self.sockets[0])
             log = AccessLog.to_logger() if self.config.access_log else None
             self._worker = Worker(
                 self.app, self.config, self.sockets, access_log=log
