@@ -54,6 +54,6 @@ class BindError(FastHttpError, OSError):
 
 
 class AppLoadError(FastHttpError):
-    """`module:app` names nothing that can be imported and called."""
+    """`module:app` names nothing that can be served here."""
 
     exit_code = 4
