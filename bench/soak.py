@@ -299,7 +299,7 @@ def play_idle(server, count):
     return cheap
 
 
-def report(server, what, first, now):
+def report(what, first, now):
     """Print one line of progress."""
     print(
         f"{what:>12}: memory {now['memory'] / 1e6:.1f} MB"
@@ -333,13 +333,13 @@ def soak(server, options):
         play_connections(server, options.connections // 10)
         now = server.settled(descriptors)
         first = first or now
-        report(server, f"{tenth * 10} %", first, now)
+        report(f"{tenth * 10} %", first, now)
     yield from faults(first, now)
     if options.idle:
         if not play_idle(server, options.idle):
             yield "the memory of idle connections"
         now = server.settled(descriptors)
-        report(server, "at the end", first, now)
+        report("at the end", first, now)
         # The allocator may keep what idle connections took.
         yield from faults(first, now | {"memory": 0})
 
