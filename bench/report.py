@@ -10,11 +10,10 @@ import statistics
 from pathlib import Path
 
 import plots
+from servers import CACHE, PROJECT
 from workloads import WORKLOADS
 
-PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
-CACHE = PROJECT / ".bench"
 COLUMNS = {
     "rps": ("requests/s", "{:,.0f}"),
     "cpu_us": ("CPU us", "{:.1f}"),
