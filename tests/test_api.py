@@ -282,18 +282,17 @@ def test_threads_may_stop_it_together():
 
 
 def test_nothing_of_the_host_program_changes():
-    handlers = [signal.getsignal(each) for each in (2, 3, 15)]
-    loggers = [
-        logging.getLogger(name).handlers[:]
-        for name in ("", "fasthttp", "fasthttp.error", "fasthttp.access")
-    ]
+    def look():
+        names = "", "fasthttp", "fasthttp.error", "fasthttp.access"
+        return (
+            [signal.getsignal(each) for each in (2, 3, 15)],
+            [logging.getLogger(name).handlers[:] for name in names],
+        )
+
+    before = look()
     with fasthttp.Server(app, port=0) as server:
         assert fetch(server.url)
-        assert [signal.getsignal(each) for each in (2, 3, 15)] == handlers
-        assert loggers == [
-            logging.getLogger(name).handlers
-            for name in ("", "fasthttp", "fasthttp.error", "fasthttp.access")
-        ]
+        assert look() == before
 
 
 def test_run_off_the_main_thread():
