@@ -15,7 +15,6 @@ from fakes import fetch
 from fasthttp import __version__, cli
 from fasthttp.config import Config
 from fasthttp.errors import ConfigError
-from fasthttp.listeners import refuse_new_clients
 
 ROOT = Path(cli.__file__).parents[1]
 APP = """
@@ -226,23 +225,12 @@ def test_address_by_its_parts(command):
     assert fetch(server.url) == b"hello from site_app"
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_inherited_descriptor(command, killed):
-    """Also of a server that was killed while it stopped."""
+def test_inherited_descriptor(command):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        if killed:
-            refuse_new_clients([listener])
         fd = str(listener.fileno())
         server = command("--fd", fd, "site_app", pass_fds=[int(fd)])
         server.wait_for_urls()
     assert fetch(server.url) == b"hello from site_app"
-
-
-def test_both_families_on_one_port(command, free_port):
-    places = "--bind", f"0.0.0.0:{free_port}", "--bind", f"[::]:{free_port}"
-    command(*places, "site_app").wait_for_urls(2)
-    for host in ("127.0.0.1", "[::1]"):
-        assert fetch(f"http://{host}:{free_port}") == b"hello from site_app"
 
 
 def test_socket_activation(site):
