@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from .config import (
     DEFAULT_HOST,
@@ -87,14 +87,14 @@ def _loaded(app: App | str) -> App:
     return _check_app(app, "the application")
 
 
-def _check_app(app: Any, name: str) -> App:
+def _check_app(app: object, name: str) -> App:
     if not callable(app):
         raise AppLoadError(f"{name} is not callable: {app!r}")
     if iscoroutinefunction(app) or iscoroutinefunction(type(app).__call__):
         raise AppLoadError(
             f"{name} is an ASGI application; WSGI is what is served here"
         )
-    return cast(App, app)
+    return app
 
 
 def _find(module: Any, spec: str, name: str | None) -> Any:
