@@ -52,7 +52,10 @@ class RequestHead:
         """(name in lower case, value as latin-1), in the order sent."""
 
     def header(self, name: str, default: str | None = None) -> str | None:
-        """The field's value, repeats joined by ", "; else `default`."""
+        """The field's value, repeats joined by ", "; else `default`.
+
+        Those of Cookie are joined by "; ", as HTTP/2 has it.
+        """
 
 @final
 class EndOfMessage:

@@ -229,7 +229,9 @@ cdef class RequestHead:
     def header(self, name, default=None):
         wanted = name.lower()
         values = [value for key, value in self.headers if key == wanted]
-        return ", ".join(values) if values else default
+        # RFC 9113 section 8.2.3: a comma is part of a cookie's value.
+        glue = "; " if wanted == "cookie" else ", "
+        return glue.join(values) if values else default
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.method} {self.target}>"

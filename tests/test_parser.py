@@ -457,8 +457,10 @@ def test_a_head_outlives_its_parser_and_the_next_head():
 
 def test_header():
     (head, _) = RequestParser().receive_data(
-        LINE + HOST + b"X: 1\r\nAccept: a\r\nx: 2\r\naCCept: b" + END
+        LINE + HOST + b"X: 1\r\nAccept: a\r\nx: 2\r\naCCept: b\r\n"
+        b"Cookie: a=1\r\nCookie: b=2, 3" + END
     )
+    assert head.header("Cookie") == "a=1; b=2, 3"
     assert head.header("Host") == "a"
     assert head.header("X") == head.header("x") == "1, 2"
     assert head.header("ACCEPT") == "a, b"
