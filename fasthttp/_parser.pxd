@@ -123,7 +123,6 @@ cdef class RequestParser:
     cdef int _end_of_head(self) except -1
     cdef void _start_message(self) noexcept
     cdef int _parse_chunked(self) except -1
-    cdef int _parse_trailers(self) except -1
     cdef int _take_size(self, unsigned char c) except -1
     cdef int _count_extension(self) except -1
     cdef int _take_extension(self, unsigned char c) except -1

@@ -436,14 +436,12 @@ cdef class RequestParser:
                 self._state = MESSAGE_DONE
                 return END
         if self._state < HEAD_DONE:
-            if self.head.chunked:
-                return self._parse_trailers()
             return self._parse_head()
         if self._state == BODY or self._state == CHUNK_DATA:
-            size = min(self._remaining, self._end - self._base)
-            if size == 0 and self._remaining:
-                return NEED_DATA
-            if size:
+            if self._remaining:
+                size = min(self._remaining, self._end - self._base)
+                if size == 0:
+                    return NEED_DATA
                 self.data = self._base
                 self.data_size = size
                 self.body_size += size
@@ -635,7 +633,7 @@ cdef class RequestParser:
             self.head.count, self._limit_fields
         )
         while field < end:
-            if <unsigned>field.known < ACTED_ON and not self.head.chunked:
+            if <unsigned>field.known < ACTED_ON and self._state == FIELDS:
                 self._cursor = field[1].name
                 self._act_on(field)
             field += 1
@@ -903,16 +901,14 @@ cdef class RequestParser:
                 if c != c"\n":
                     return self.refuse(400, "CR without LF")
                 self._digits = 0
-                if self._remaining == 0:
-                    self._state = TRAILERS
-                elif (
-                    self._remaining > self._limit_body - self.body_size
-                ):
+                if self._remaining > self._limit_body - self.body_size:
                     return self._refuse_body()
-                else:
-                    self._consume(p - self._base)
+                self._consume(p - self._base)
+                if self._remaining:
                     self._state = CHUNK_DATA
                     return self.next_event()
+                self._line = self.head.count = 0
+                self._state = TRAILERS
             elif self._state == CHUNK_DATA_CR:
                 if c != c"\r":
                     return self.refuse(400, "a chunk does not end in CR LF")
@@ -921,12 +917,6 @@ cdef class RequestParser:
                 if c != c"\n":
                     return self.refuse(400, "a chunk does not end in CR LF")
                 self._state = CHUNK_SIZE
-        self._consume(p - self._base)
-        self._line = self.head.count = 0
-        self._state = FIELDS
-        return self._parse_trailers()
-
-    cdef int _parse_trailers(self) except -1:
         if not self._parse_fields():
             return NEED_DATA
         self._state = MESSAGE_DONE
