@@ -72,8 +72,8 @@ cdef class RequestParser:
     cdef int _room                      # of head.fields, and one more
     cdef int _state
     cdef Py_ssize_t _cursor
-    cdef Py_ssize_t _mark
     cdef Py_ssize_t _line
+    cdef int _empty_lines
     cdef int _high                      # the line so far has obs-text
     cdef int _hosts
     cdef bint _chunked_seen

@@ -383,7 +383,7 @@ cdef class RequestParser:
 
     cdef bint at_start(self) noexcept:
         """As after reset(): not even an empty line was seen."""
-        return self._state == BEFORE and self._mark == 0 and (
+        return self._state == BEFORE and self._empty_lines == 0 and (
             self._end == self._base
         )
 
@@ -458,7 +458,7 @@ cdef class RequestParser:
 
     cdef void _start_message(self) noexcept:
         self._state = BEFORE
-        self._cursor = self._mark = self._line = 0
+        self._cursor = self._line = self._empty_lines = 0
         self._hosts = self._digits = 0
         self._chunked_seen = self._unknown_coding = False
         self._close_seen = False
@@ -498,7 +498,8 @@ cdef class RequestParser:
         cdef const byte *p = base + self._cursor
         cdef const byte *stop
         cdef const byte *version
-        cdef Py_ssize_t size
+        cdef uint32_t start
+        cdef int at
         if self._state == BEFORE:
             while p < end and p[0] == c"\r":
                 self._base = p
@@ -507,13 +508,12 @@ cdef class RequestParser:
                 if p[1] != c"\n":
                     return self.refuse(400, "CR without LF")
                 p += 2
-                self._mark += 1
-                if self._mark > MAX_EMPTY_LINES:
+                self._empty_lines += 1
+                if self._empty_lines > MAX_EMPTY_LINES:
                     return self.refuse(400, "too many empty lines")
             self._base = base = p
             if p == end:
                 return NEED_DATA
-            self._mark = 0
             self._state = METHOD
         # A fault beyond a limit is not seen, however the bytes were cut.
         stop = base + min(
@@ -530,7 +530,6 @@ cdef class RequestParser:
                 return self.refuse(400, "the method is empty")
             self.head.method = Span(0, <uint32_t>(p - base))
             p += 1
-            self._mark = p - base
             self._state = TARGET
         if self._state == TARGET:
             p = fh_target_end(base, p, stop)
@@ -541,10 +540,10 @@ cdef class RequestParser:
                 return self.refuse(
                     400, "a byte that no request target may hold"
                 )
-            size = self._cursor - self._mark
-            if size == 0:
+            start = self.head.method.size + 1
+            if p == base + start:
                 return self.refuse(400, "the request target is empty")
-            self.head.target = Span(<uint32_t>self._mark, <uint32_t>size)
+            self.head.target = Span(start, <uint32_t>(p - base) - start)
             p += 1
             self._cursor = p - base
             self._state = VERSION
@@ -554,20 +553,18 @@ cdef class RequestParser:
             self._check_head(self._cursor + 10)
             version = b"HTTP/1.1\r\n"
             if end - p < 10 or memcmp(p, version, 10) != 0:
-                size = 0
-                while size < 10:
-                    if p + size == end:
+                for at in range(10):
+                    if p + at == end:
                         return NEED_DATA
-                    if size == 5 or size == 7:
-                        if not c"0" <= p[size] <= c"9":
+                    if at == 5 or at == 7:
+                        if not c"0" <= p[at] <= c"9":
                             return self.refuse(400, "not an HTTP version")
-                    elif p[size] != version[size]:
-                        if size < 8:
+                    elif p[at] != version[at]:
+                        if at < 8:
                             return self.refuse(400, "not an HTTP version")
                         return self.refuse(
                             400, "the request line does not end in CR LF"
                         )
-                    size += 1
                 if p[5] != c"1":
                     return self.refuse(505, "only HTTP/1.x is spoken here")
             # RFC 9110 section 2.5: a higher minor version is read as ours.
