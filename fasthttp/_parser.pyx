@@ -458,7 +458,7 @@ cdef class RequestParser:
 
     cdef void _start_message(self) noexcept:
         self._state = BEFORE
-        self._cursor = self._line = self._empty_lines = 0
+        self._cursor = self._empty_lines = self._high = 0
         self._hosts = self._digits = 0
         self._chunked_seen = self._unknown_coding = False
         self._close_seen = False
@@ -467,7 +467,7 @@ cdef class RequestParser:
         self.head.count = 0
         self.head.content_length = -1
         self.head.chunked = self.head.expect_continue = False
-        self.head.is_head = self.head.is_connect = False
+        self.head.is_head = False
 
     cdef void _consume(self, Py_ssize_t size) noexcept:
         """Give the window's first bytes up; the cursor is at the next."""
