@@ -334,7 +334,7 @@ cdef class EnvironTemplate:
         source.set_remote(remote_addr, remote_port)
         with cython.critical_section(parser.memo):
             source.set_values(parser, shape)
-            if not shape.lendable or head.has_authority:
+            if not shape.lendable or head.authority.size:
                 environ = PyDict_Copy(source.environ)
             elif shape.copies:
                 shape.copies -= 1
@@ -349,7 +349,7 @@ cdef class EnvironTemplate:
             fh_watch(environ)
             loan.parts = parts
             loan.changes = fh_changes(environ)
-        elif head.has_authority:
+        elif head.authority.size:
             # RFC 9112 section 3.2.2: it replaces the Host field.
             PyDict_SetItem(environ, K_HOST, text_of(parser, head.authority))
         self.loan = loan

@@ -22,10 +22,9 @@ cdef struct Head:
     # Offsets into the head's bytes; fields hold until the next event.
     Span method
     Span target
-    Span authority      # of an absolute- or authority-form target
+    Span authority      # of an absolute- or authority-form target, or empty
     Span path           # not decoded; empty for * and authority-form
     Span query
-    bint has_authority
     bint has_root       # an empty path means /
     bint is_head        # the method is HEAD
     bint is_connect

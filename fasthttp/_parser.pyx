@@ -196,7 +196,7 @@ cdef class RequestHead:
 
     @property
     def authority(self):
-        if self._head.has_authority:
+        if self._head.authority.size:
             return self.text(self._head.authority)
         return self.header("host", "")
 
@@ -805,14 +805,14 @@ cdef class RequestParser:
         self.head.is_connect = is_exactly(
             base, self.head.method.size, b"CONNECT", 7
         )
-        self.head.has_authority = self.head.has_root = False
-        self.head.path = self.head.query = Span(self.head.target.start, 0)
+        self.head.has_root = False
+        self.head.authority = Span(self.head.target.start, 0)
+        self.head.path = self.head.query = self.head.authority
         if fh_find(base, start, end, c"#") < end:
             return self.refuse(400, "a fragment in the request target")
         if self.head.is_connect:
             if not is_host_and_port(start, end - start):
                 return self.refuse(400, "CONNECT wants host:port")
-            self.head.has_authority = True
             self.head.authority = self.head.target
             return 0
         if is_exactly(start, end - start, b"*", 1):
@@ -833,13 +833,12 @@ cdef class RequestParser:
                 p += 1
             if p == start or not is_host(start, p - start):
                 return self.refuse(400, "the target's authority is no host")
-            self.head.has_authority = True
             self.head.authority = Span(
                 <uint32_t>(start - base), <uint32_t>(p - start)
             )
         question = fh_find(base, p, end, c"?")
         # RFC 9110 section 4.2.3, RFC 9112 section 3.2.4
-        self.head.has_root = self.head.has_authority and not (
+        self.head.has_root = self.head.authority.size > 0 and not (
             question == end
             and is_exactly(base, self.head.method.size, b"OPTIONS", 7)
         )
