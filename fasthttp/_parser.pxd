@@ -130,9 +130,6 @@ cdef class RequestParser:
     cdef int _check_line(self, Py_ssize_t at) except -1
     cdef int _check_head(self, Py_ssize_t at) except -1
     cdef int refuse(self, int status, str detail) except -1
-    cdef int _refuse_at(
-        self, const unsigned char *at, int status, str detail
-    ) except -1
 
 
 cdef inline object text_of(RequestParser parser, Span span):

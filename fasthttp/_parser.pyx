@@ -669,7 +669,7 @@ cdef class RequestParser:
             if colon == p:
                 return self._refuse_name(p)
             if colon == line:
-                return self._refuse_at(p, 400, "a field name is empty")
+                return self.refuse(400, "a field name is empty")
             if p[0] != c"\r":
                 return self.refuse(
                     400, "LF without CR" if p[0] == c"\n"
@@ -685,19 +685,12 @@ cdef class RequestParser:
         return 1
 
     cdef int _refuse_name(self, const byte *at) except -1:
-        if at[0] == c" " or at[0] == c"\t":
-            return self._refuse_at(
-                at, 400, "white space in or before a field name"
-            )
-        return self._refuse_at(
-            at, 400, "a byte that no field name may hold"
-        )
-
-    cdef int _refuse_at(
-        self, const byte *at, int status, str detail
-    ) except -1:
         self._cursor = at - self._base
-        return self.refuse(status, detail)
+        return self.refuse(
+            400, "white space in or before a field name"
+            if at[0] == c" " or at[0] == c"\t"
+            else "a byte that no field name may hold"
+        )
 
     cdef int _act_on(self, Field *field) except -1:
         if field.known == HOST:
