@@ -1,24 +1,16 @@
 """One HTTP/1.1 connection: requests in order, one answer for each."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 from typing_extensions import disjoint_base
 
 from ._parser import RequestHead
 from ._protocol import BaseProtocol
+from ._store import Store
 from .config import Config
 
 _AccessLog = Callable[[str, str, int, int, str, str], object]
-
-@final
-class Store:
-    """What all request bodies, and answers that wait on the disk, take."""
-
-    def __new__(cls, config: Config) -> Store: ...
-    @property
-    def used(self) -> tuple[int, int]:
-        """Bytes in memory and in temporary files."""
 
 @disjoint_base
 class HttpContext:
@@ -29,12 +21,6 @@ class HttpContext:
     ) -> None: ...
     @property
     def store(self) -> Store: ...
-
-@final
-class RequestBody:
-    """A body being collected: in memory up to limits, then in a file."""
-
-    def __new__(cls, store: Store) -> RequestBody: ...
 
 @disjoint_base
 class Request(RequestHead):

@@ -8,11 +8,7 @@ import time
 from io import BytesIO
 
 cimport cython
-from cpython.bytes cimport (
-    PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-)
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from fasthttp._fields cimport (
     Field, FieldMemo, own_value, REFERER, USER_AGENT
@@ -24,18 +20,10 @@ from fasthttp._protocol cimport BaseProtocol, BaseTransport
 from fasthttp._serializer cimport (
     CHUNKED, LENGTH, NO_BODY, ResponseSerializer, UNTIL_CLOSE
 )
+from fasthttp._store cimport RequestBody, Store
 
 from fasthttp.config import Config
 from fasthttp.errors import AppError, PeerError
-
-cdef extern from *:
-    # Pool threads give back what the loop has taken.
-    long long add "__atomic_add_fetch"(long long *, long long, int) noexcept
-    int RELAXED "__ATOMIC_RELAXED"
-
-cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(PyObject *)
-    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef enum:
     # Bytes up to which a copy behind the head beats a second iovec.
@@ -60,63 +48,6 @@ cdef bytes SERVER_ERROR = b"Internal Server Error\n"
 # What a TLS client's first record begins with (RFC 8446 section 5.1).
 cdef bytes TLS = b"\x16\x03"
 cdef bytes CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@cython.final
-cdef class Store:
-    """What all request bodies, and answers that wait on the disk, take."""
-
-    def __cinit__(self, config):
-        self.body_memory = config.body_memory
-        self.body_memory_total = config.body_memory_total
-        self.limit_spooled = config.limit_spooled
-
-    @property
-    def used(self):
-        return self.memory, self.spooled
-
-    cdef bint spool(self, Py_ssize_t size) noexcept:
-        """Take `size` bytes of the disk; True if there is room for them."""
-        return add(&self.spooled, size, RELAXED) <= self.limit_spooled
-
-    cdef void give_back(self, long long memory, long long spooled) noexcept:
-        if memory:
-            add(&self.memory, -memory, RELAXED)
-        if spooled:
-            add(&self.spooled, -spooled, RELAXED)
-
-    def __dealloc__(self):
-        cdef int order
-        for order in range(BLOCK_ORDERS):
-            Py_XDECREF(self._spare[order])
-
-    cdef bytes new_block(self, Py_ssize_t size):
-        """Memory for a body; if possible, some that served before.
-
-        glibc gives large blocks back to the system. Measured for a POST of
-        1 MB: 229 page faults each, 0 with a block that is kept.
-        """
-        cdef PyObject *kept = self._spare[block_order(size)]
-        if kept is NULL:
-            return PyBytes_FromStringAndSize(NULL, size)
-        self._spare[block_order(size)] = NULL
-        _PyBytes_Resize(&kept, size)
-        block = <bytes>kept
-        Py_DECREF(block)
-        return block
-
-    cdef int keep_block(self, RequestBody body) except -1:
-        """Keep one block of each order, unless somebody still holds it."""
-        cdef PyObject *block = <PyObject *>body._block
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(body._block)
-        cdef int order = block_order(size)
-        if order and self._spare[order] is NULL and Py_REFCNT(block) == 1:
-            Py_INCREF(body._block)
-            body._block = None
-            # This also makes it forget its hash.
-            _PyBytes_Resize(&block, size - 1)
-            self._spare[order] = block
-        return 0
 
 
 cdef class HttpContext:
@@ -174,121 +105,6 @@ cdef class HttpContext:
         self.quiet_until = now + 1
         self.unlogged = 0
         return 0
-
-
-cdef int block_order(Py_ssize_t size) noexcept:
-    """1 above 32 KiB, one more for each doubling; 0: not worth keeping."""
-    cdef int order = 0
-    while size > 32768:
-        size = (size + 1) >> 1
-        order += 1
-    return order if order < BLOCK_ORDERS else 0
-
-
-# It holds nothing that could hold it: __dealloc__ finds its store.
-@cython.no_gc
-@cython.final
-cdef class RequestBody:
-    """A body being collected: in memory up to limits, then in a file."""
-
-    def __cinit__(self, Store store):
-        self._store = store
-
-    def __dealloc__(self):
-        self.give_back()
-
-    cdef int expect(self, long long length) except -1:
-        if 0 < length <= self._store.body_memory:
-            self._block = self._store.new_block(length)
-        else:
-            self._gathered = bytearray()
-        return 0
-
-    cdef int add(self, const unsigned char *data, Py_ssize_t size) except -1:
-        cdef Store store = self._store
-        cdef char *to
-        if self._block is not None:
-            to = PyBytes_AS_STRING(self._block) + self.size
-            if <const char *>data != to:
-                memcpy(to, data, size)
-        elif self._file is None:
-            self._gathered += <bytes>PyBytes_FromStringAndSize(
-                <const char *>data, size
-            )
-        self.size += size
-        if self._file is not None:
-            return self.spool(
-                PyBytes_FromStringAndSize(<const char *>data, size)
-            )
-        self._memory += size
-        if (
-            add(&store.memory, size, RELAXED) > store.body_memory_total
-            or self.size > store.body_memory
-        ):
-            return self.use_file()
-        return 0
-
-    cdef int use_file(self) except -1:
-        cdef bytes so_far
-        # Rare, and slow to import.
-        import tempfile
-        if self._block is not None:
-            so_far = self._block[:self.size]
-        else:
-            so_far = bytes(self._gathered)
-        self._file = tempfile.TemporaryFile()
-        self._block = self._gathered = None
-        self.give_back()
-        return self.spool(so_far)
-
-    cdef int spool(self, bytes data) except -1:
-        self._spooled += len(data)
-        if not self._store.spool(len(data)):
-            raise PeerError(
-                503, "there is no room to store this request body: the sum"
-                f" of all reached limit_spooled ({self._store.limit_spooled})"
-            )
-        self._file.write(data)
-        return 0
-
-    cdef void give_back(self) noexcept:
-        self._store.give_back(self._memory, self._spooled)
-        self._memory = self._spooled = 0
-
-    cdef int complete(self) except -1:
-        """All bytes are there; OSError if they cannot be stored."""
-        if self._file is not None:
-            self._file.flush()
-        return 0
-
-    cdef int close(self) except -1:
-        self.give_back()
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as error:
-                error_log.debug("a request body's file: %s", error)
-        return 0
-
-    cdef int release(self) except -1:
-        """Nobody will ask this object for its content any more."""
-        if self._block is not None:
-            self._store.keep_block(self)
-        return 0
-
-    cdef bytes content(self):
-        if self._block is not None:
-            return self._block
-        if self._file is not None:
-            self._file.seek(0)
-            return self._file.read()
-        return bytes(self._gathered)
-
-    cdef object stream(self):
-        if self._file is not None:
-            self._file.seek(0)
-            return self._file
-        return BytesIO(self.content())
 
 
 cdef class Request(RequestHead):
@@ -428,12 +244,12 @@ cdef class HttpProtocol(BaseProtocol):
 
     cdef int get_buffer(self, char **data, Py_ssize_t *size) except -1:
         cdef RequestBody body = self.body
-        if body is not None and body._block is not None and (
+        if body is not None and body.block is not None and (
             self.state == READING_BODY
         ):
-            size[0] = PyBytes_GET_SIZE(body._block) - body.size
+            size[0] = PyBytes_GET_SIZE(body.block) - body.size
             if size[0] >= IN_PLACE_MIN:
-                data[0] = PyBytes_AS_STRING(body._block) + body.size
+                data[0] = PyBytes_AS_STRING(body.block) + body.size
                 return 0
         self.in_place = False
         return 0

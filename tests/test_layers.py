@@ -7,7 +7,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "fasthttp"
 LAYERS = (
     ("errors", "config", "_fields"),
-    ("_poller", "_protocol", "_parser", "_serializer", "listeners"),
+    (
+        "_poller",
+        "_protocol",
+        "_parser",
+        "_serializer",
+        "_store",
+        "listeners",
+    ),
     ("_transport", "_environ", "server"),
     ("_http1",),
     ("_wsgi",),
