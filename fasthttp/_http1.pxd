@@ -102,8 +102,9 @@ cdef class HttpProtocol(BaseProtocol):
         self, object status, list headers, bytes body
     ) except -1
     cdef int send_data(self, bytes data) except -1
-    cdef bytes admit(self, bytes data)
+    cdef long long admit(self, long long size) noexcept
     cdef int send_piece(self, bytes data) except -1
+    cdef int log_overrun(self) except -1
     cdef int send_file(
         self, object owner, int fd, long long offset, long long count
     ) except -1

@@ -618,33 +618,36 @@ cdef class HttpProtocol(BaseProtocol):
         """Head and whole body in one go."""
         self.write_head(status, headers, PyBytes_GET_SIZE(body))
         # Should it be told to pause, then behind the whole: next_request().
-        return self.send_piece(self.admit(body))
+        return self.send_piece(body)
 
     cdef int send_data(self, bytes data) except -1:
         self.context.serializer.size = 0
-        self.send_piece(self.admit(data))
+        self.send_piece(data)
         if self.pause_due:
             self.tell_pause()
         return 0
 
-    cdef bytes admit(self, bytes data):
-        """What of `data` belongs to the body."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef long long admit(self, long long size) noexcept:
+        """How many of `size` more bytes belong to the body."""
         if self.framing == NO_BODY:
-            return b""
+            return 0
         if self.framing == LENGTH:
             if size > self.remaining:
                 self.overrun = max(self.overrun, TO_BE_LOGGED)
-                data = data[:self.remaining]
                 size = self.remaining
             self.remaining -= size
         self.sent += size
-        return data
+        return size
 
     cdef int send_piece(self, bytes data) except -1:
-        """What the serializer holds, then `data`; tells no pause before."""
+        """What the serializer holds, then what of `data` is of the body.
+
+        Tells no pause before.
+        """
         cdef ResponseSerializer out = self.context.serializer
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        if size:
+            size = self.admit(size)
         cdef bint is_chunk = size > 0 and self.framing == CHUNKED
         if is_chunk:
             out.write_chunk_size(size)
@@ -656,7 +659,9 @@ cdef class HttpProtocol(BaseProtocol):
             if out.size:
                 self.transport.write_raw(out.data, out.size)
             if size > COPY_MAX:
-                self.transport.write(data)
+                self.transport.write(
+                    data if size == PyBytes_GET_SIZE(data) else data[:size]
+                )
             elif size:
                 self.transport.write_raw(PyBytes_AS_STRING(data), size)
             if is_chunk:
@@ -665,11 +670,15 @@ cdef class HttpProtocol(BaseProtocol):
             self.sending = False
         if self.overrun == TO_BE_LOGGED:
             # Not before: a handler may use the serializer.
-            self.overrun = LOGGED
-            error_log.error(
-                "the application sends more than its Content-Length; the body"
-                " is cut at %d bytes", self.sent
-            )
+            self.log_overrun()
+        return 0
+
+    cdef int log_overrun(self) except -1:
+        self.overrun = LOGGED
+        error_log.error(
+            "the application sends more than its Content-Length; the body"
+            " is cut at %d bytes", self.sent
+        )
         return 0
 
     cdef int send_file(
@@ -677,19 +686,17 @@ cdef class HttpProtocol(BaseProtocol):
     ) except -1:
         """As send_data, with `count` bytes of an open file."""
         cdef ResponseSerializer out = self.context.serializer
-        if count <= 0 or self.framing == NO_BODY:
-            return 0
-        if self.framing == LENGTH:
-            count = min(count, self.remaining)
-            self.remaining -= count
-        self.sent += count
-        if self.framing == CHUNKED:
+        count = self.admit(count)
+        cdef bint is_chunk = count > 0 and self.framing == CHUNKED
+        if is_chunk:
             out.size = 0
             out.write_chunk_size(count)
             self.transport.write_raw(out.data, out.size)
         self.transport.write_file(owner, fd, offset, count)
-        if self.framing == CHUNKED:
+        if is_chunk:
             self.transport.write_raw(b"\r\n", 2)
+        if self.overrun == TO_BE_LOGGED:
+            self.log_overrun()
         return 0
 
     cdef int finish_response(self) except -1:

@@ -1111,6 +1111,21 @@ def test_a_lot_is_written_before_the_client_reads(slow):
         written.clear()
 
 
+def test_what_waits_on_the_disk_is_cut_and_logged_too(slow, errors):
+    headers = [("Content-Length", str(len(BLOCK) * 15))]
+
+    def app(environ, start_response):
+        write = start_response("200 OK", headers)
+        for _ in range(2):
+            write(BLOCK * 10)
+        return []
+
+    client = slow(app)
+    for _ in range(2):
+        assert client.get().body == BLOCK * 15
+        errors.take("more than its Content-Length")
+
+
 @pytest.mark.parametrize("kind", ["one", "two", "write"])
 def test_a_block_may_be_larger_than_what_may_wait(slow, kind):
     """What frames it is no more of it."""
