@@ -304,6 +304,7 @@ cdef class EnvironTemplate:
     def environ_of(self, RequestParser parser not None, bytes head not None):
         parser.feed(head, len(head))
         if parser.next_event() != HEAD:
+            parser.keep()
             raise ValueError("not the whole head of a request")
         environ = self.make(parser, "", "")
         if self.loan is not None:

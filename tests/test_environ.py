@@ -98,8 +98,11 @@ def test_a_dict_has_room_for_twenty_fields():
 
 
 def test_what_is_no_whole_head():
+    parser = RequestParser()
     with pytest.raises(ValueError, match="not the whole head"):
-        TEMPLATE.environ_of(RequestParser(), HEAD[:-1])
+        TEMPLATE.environ_of(parser, HEAD[:-1])
+    head, _ = parser.receive_data(HEAD[-1:])
+    assert head.target == "/%61?b=c"
     with pytest.raises(PeerError):
         TEMPLATE.environ_of(RequestParser(), b"GET  HTTP/1.1\r\n")
 
