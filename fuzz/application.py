@@ -346,7 +346,7 @@ WAYS = dict(
         strict=True,
     )
 )  # fmt: skip
-WIDE_GATEWAY = WsgiGateway(application, WIDE_ := Config(threads=0))
+WIDE_GATEWAY = WsgiGateway(application, Config(threads=0))
 NARROW_GATEWAY = WsgiGateway(
     application,
     Config(

@@ -438,9 +438,7 @@ cdef int check_framing(
 ) except -1:
     chunked = "transfer-encoding" in added
     close = added.get("connection") == "close"
-    bodiless = method == "HEAD" or (
-        target.status < 200 or target.status in (204, 205, 304)
-    )
+    bodiless = method == "HEAD" or target.status in (204, 205, 304)
     expected = (
         0 if bodiless else 2 if chunked
         else 1 if "content-length" in added else 3
@@ -449,7 +447,7 @@ cdef int check_framing(
         target.framing != expected
         or chunked and (version == "1.0" or "content-length" in added)
         or target.framing == 3 and not close
-        or target.keep_alive == close and target.status >= 200
+        or target.keep_alive == close
     ):
         raise AssertionError(f"framing {target.framing} of {added}")
     return 0
