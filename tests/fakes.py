@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import gc
 import logging
-import os
 import queue
 import selectors
 import socket
@@ -30,9 +29,6 @@ class FakeServer:
     def __init__(self):
         self.calls = []
 
-    def is_forked(self):
-        return False
-
     def call_soon_threadsafe(self, callback, *args):
         self.calls.append((callback, args))
 
@@ -43,43 +39,29 @@ class FakeServer:
 
 
 class FakeTransport(BaseTransport):
-    """Keeps what a protocol sends and asks for; its clock stands still."""
+    """Keeps what a protocol sends and asks for."""
 
-    def __init__(self, peer=("192.0.2.1", 4711)):
-        self.peer = peer
+    def __init__(self):
         self.sent = bytearray()
         self.ended = None
         self.reading = True
-        self.time = 1000.0
         self.deadline = 0.0
         self.unsent = 0
 
     def getpeername(self):
-        return self.peer
+        return ("192.0.2.1", 4711)
 
     def write(self, data):
         if self.ended is None:
             self.sent += data
         return 0
 
-    def write_file(self, owner, fd, offset, count):
-        return self.write(os.pread(fd, count, offset))
-
-    def queued(self):
-        return self.unsent
-
     def full(self):
         return self.unsent > 65536
 
-    def now(self):
-        return self.time
-
-    def has_input(self):
-        return False
-
     def set_deadline(self, seconds):
         self.deadline = seconds
-        return self.time
+        return self.now()
 
     def pause_reading(self):
         self.reading = False

@@ -1504,7 +1504,14 @@ class Closing(Later):
 
 
 def await_(semaphore):
-    assert semaphore.acquire(timeout=10)
+    assert semaphore.acquire(timeout=PATIENCE)
+
+
+def add_what_came(peer, received):
+    peer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        received += peer.recv(10_000)
+    peer.settimeout(PATIENCE)
 
 
 def test_pipelined_requests_with_large_answers(live):
@@ -1582,8 +1589,7 @@ def test_pipelined_requests_answered_later(live):
 
 
 def test_an_endless_answer_pauses_for_a_slow_reader(live):
-    class Stream(Noting):
-        paused = False
+    class Stream(Pausing):
         sent = 0
 
         def answer(self, request):
@@ -1597,11 +1603,8 @@ def test_an_endless_answer_pauses_for_a_slow_reader(live):
             if not self.paused:
                 self.end()
 
-        def on_pause_writing(self):
-            self.paused = True
-
         def on_resume_writing(self):
-            self.paused = False
+            super().on_resume_writing()
             self.pump()
 
     server, peer, http = live(Stream)
@@ -1955,10 +1958,7 @@ def test_the_first_byte_starts_the_time_for_the_head(live):
     while not received:
         peer.sendall(b"A")
         time_passes(server, 0.05)
-        peer.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            received += peer.recv(10_000)
-        peer.settimeout(10)
+        add_what_came(peer, received)
     (response,) = read_responses(received + read_all(peer))
     assert response.status == 408
     assert b"header_timeout" in response.body
@@ -2006,10 +2006,7 @@ def test_a_body_that_comes_byte_by_byte_does_not_come(live):
     for _ in range(100):
         peer.sendall(b"x")
         time_passes(server, 0.05)
-        peer.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            received += peer.recv(10_000)
-        peer.settimeout(10)
+        add_what_came(peer, received)
         if received:
             break
     assert received, "only when no more bytes came"
