@@ -54,7 +54,6 @@ cdef class EnvironTemplate:
     cdef list _shapes               # at the hash of their fields
     cdef Shape _last                # the one that fitted last
     cdef uint64_t _seen[SHAPES]     # hash of the last that was not there
-    cdef object _no_input
     cdef Loan loan                  # of the environ made last, or None
 
     cdef dict make(

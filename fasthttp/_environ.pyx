@@ -299,7 +299,7 @@ cdef class EnvironTemplate:
         self._base = self._last = Shape()
         self._base.keep(Loan({key: value for key, value in whole.items()}))
         self._shapes = [self._base] * SHAPES
-        self._no_input = whole[K_INPUT]
+        self._base.no_input = whole[K_INPUT]
 
     def environ_of(self, RequestParser parser not None, bytes head not None):
         parser.feed(head, len(head))
@@ -374,7 +374,7 @@ cdef class EnvironTemplate:
             self._seen[index] = row
             return self._base
         shape = Shape()
-        shape.no_input = self._no_input
+        shape.no_input = self._base.no_input
         shape.describe(head)
         self._shapes[index] = shape
         return shape
