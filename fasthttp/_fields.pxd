@@ -28,7 +28,6 @@ cdef enum Known:
     CONNECTION = 3
     EXPECT = 4
     ACTED_ON = 5
-    CONTENT_TYPE = 5
     USER_AGENT = 6
     REFERER = 7
     # From here on what a field holds is not kept beyond the request.
