@@ -203,7 +203,6 @@ cdef class ResponseSerializer:
     cdef int _write_status(self, object status) except -1:
         cdef Py_ssize_t size
         cdef const char *text
-        cdef int high = 0
         cdef int overflow = 0
         cdef long number
         cdef bytes line
@@ -223,11 +222,7 @@ cdef class ResponseSerializer:
         if (
             PyUnicode_KIND(status) != 1 or size < 4 or text[3] != c" "
             or not c"2" <= text[0] <= c"5" or not c"0" <= text[1] <= c"9"
-            or not c"0" <= text[2] <= c"9"
-            or fh_value_end(
-                <const byte *>text, <const byte *>text,
-                <const byte *>text + size, &high
-            ) != <const byte *>text + size
+            or not c"0" <= text[2] <= c"9" or not is_clean(text, size)
         ):
             raise AppError(f"not a final status such as '200 OK': {status!r}")
         self.status = (
@@ -248,7 +243,6 @@ cdef class ResponseSerializer:
         cdef const char *text
         cdef Py_ssize_t start, size
         cdef char *to
-        cdef int high = 0
         cdef Role role
         if type(field) is not tuple or PyTuple_GET_SIZE(field) != 2:
             raise AppError(f"not a (name, value) tuple: {field!r}")
@@ -273,10 +267,7 @@ cdef class ResponseSerializer:
             return self._refuse_value(field)
         text = PyUnicode_DATA(<object>value)
         size = PyUnicode_GET_LENGTH(<object>value)
-        if fh_value_end(
-            <const byte *>text, <const byte *>text,
-            <const byte *>text + size, &high
-        ) != <const byte *>text + size:
+        if not is_clean(text, size):
             return self._refuse_value(field)
         if role != PLAIN and self._act_on(role, text, size, seen):
             return 0
@@ -402,6 +393,13 @@ cdef class ResponseSerializer:
             memcpy(to + 32, b"GMT\r\n", 5)
             self._second = now
         return to
+
+
+cdef inline bint is_clean(const char *text, Py_ssize_t size) noexcept:
+    """Without a control but HTAB (RFC 9110 section 5.5)."""
+    cdef const byte *p = <const byte *>text
+    cdef int high = 0
+    return fh_value_end(p, p, p + size, &high) == p + size
 
 
 cdef inline char *put(char *to, const char *data, Py_ssize_t size) noexcept:
