@@ -94,7 +94,7 @@ class HttpProtocol(BaseProtocol):
         of HTTP/1.0 until the connection closes.
         """
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: str | bytes) -> None:
         """Send a part of the body; AppError before `start`, as above."""
 
     def end(self) -> None:
