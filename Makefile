@@ -106,7 +106,7 @@ soak: $(VENV)/.compiled $(VENV)/.test
 wheel: $(WHEEL)/.installed
 
 clean:
-	rm -rf .venv .venv-3.* build dist *.egg-info fasthttp/*.so
+	rm -rf .venv .venv-3.* build dist *.egg-info fasthttp/*.so fasthttp/*.c
 
 $(VENV)/.created:
 	@command -v $(CC) >/dev/null && "$(PYTHON)" -c "import ensurepip, os, \

@@ -57,7 +57,8 @@ setup(
     },
     ext_modules=cythonize(
         extensions,
-        build_dir="build/trace" if trace else "build/cython",
+        # Coverage wants the C files beside their sources.
+        build_dir=None if trace else "build/cython",
         compiler_directives={
             "language_level": 3,
             "freethreading_compatible": True,

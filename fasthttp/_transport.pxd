@@ -119,7 +119,7 @@ cdef class Transport(BaseTransport):
     cdef int tell_full(self) except -1
     cdef int reclaim(self) except -1
     cdef int flush_shared(self) except -1
-    cdef fh_piece written(self) noexcept
+    cdef int describe_written(self, fh_piece *piece) noexcept
     cdef int prepare(self, fh_piece *piece) except -1
     cdef int keep_rest(self, fh_piece *piece) except -1
     cdef int enqueue_rest(self, fh_piece *piece) except -1
