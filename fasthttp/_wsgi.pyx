@@ -936,9 +936,18 @@ cdef class ThreadPool:
             return None
 
     cdef int returned(self, WsgiCall call, PoolThread resting) except -1:
+        """Until the loop is told: a thread that ended here would be missed."""
+        cdef bint is_out = False
         call.resting = resting
-        self.put_out(call)
-        return self.tell(call.loop)
+        while True:
+            try:
+                if not is_out:
+                    self.put_out(call)
+                    is_out = True
+                return self.tell(call.loop)
+            except BaseException:
+                # There is no memory, or another thread has raised it here.
+                time.sleep(0.01)
 
     cdef int tell(self, object loop) except -1:
         if not self.told:

@@ -12,6 +12,7 @@ import io
 import itertools
 import logging
 import lzma
+import operator
 import os
 import pathlib
 import queue
@@ -2671,6 +2672,37 @@ def test_a_failure_in_the_loop_costs_no_thread(errors):
     finally:
         log.removeFilter(fail_once)
         log.setLevel(logging.NOTSET)
+
+
+def test_an_exception_that_comes_too_late_costs_no_thread():
+    """From another thread, as a timeout's does, behind the application."""
+    entered, go_on = threading.Lock(), threading.Lock()
+    entered.acquire()
+    go_on.acquire()
+    idents = []
+
+    class Late(Body):
+        def __init__(self):
+            super().__init__(b"late")
+            # No line of Python in which it could be raised.
+            steps = map(operator.call, [entered.release, go_on.acquire])
+            self.close = functools.partial(list, steps)
+
+    def app(environ, start_response):
+        idents.append(threading.get_ident())
+        start_response("200 OK", TEXT)
+        return Late()
+
+    with fasthttp.Server(by_path(late=app), port=0, threads=1) as server:
+        with Connection(server.addresses[0]) as client:
+            assert client.get("/late").body == b"late"
+        assert entered.acquire(timeout=PATIENCE)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(idents[0]), ctypes.py_object(ZeroDivisionError)
+        )
+        go_on.release()
+        with Connection(server.addresses[0]) as client:
+            assert client.get("/").body == b"here"
 
 
 @pytest.mark.parametrize(
