@@ -595,8 +595,9 @@ cdef class WsgiCall:
 
     cdef int recycle(self) except -1:
         """Serve another request, unless somebody still holds on."""
-        self.release_body()
+        # First: what is in the environ holds the body.
         self.end_loan()
+        self.release_body()
         self.protocol = self.method = self.target = None
         if (
             self.gateway._spares < MAX_SPARES
@@ -1051,7 +1052,6 @@ cdef class ThreadPool:
                     # It could not even be told that it failed.
                     call.protocol.transport.abort()
                     call.protocol.call = None
-                call.release_body()
                 call.let_go()
                 call.thread = None
                 call.recycle()

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 import weakref
 from wsgiref.util import request_uri
 from wsgiref.validate import validator
@@ -666,6 +667,27 @@ def test_bodies_do_not_share_their_memory(connect):
             got = client.get(target, method="POST", body=body)
             assert int(got.body) == hash(body)
     assert kept == bodies
+
+
+def test_a_large_body_is_received_where_the_last_one_was(connect):
+    """The memory is neither given back to the system nor asked for anew."""
+
+    def app(environ, start_response):
+        start_response("200 OK", TEXT)
+        return [b"%d" % len(environ["wsgi.input"].read())]
+
+    client = connect(app)
+    size = 1 << 18
+    body = b"x" * size
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            assert client.get(method="POST", body=body).body == b"%d" % size
+        # By now the loop has done what follows an answer.
+        client.get()
+        assert size < tracemalloc.get_traced_memory()[0] < 2 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_unread_body_is_no_part_of_the_next_request(connect):
