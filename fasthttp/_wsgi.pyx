@@ -406,8 +406,6 @@ cdef class WsgiCall:
                 self.call_application()
             if self.iterator is not None:
                 self.step()
-            if self.environ is not None:
-                self.release_environ()
         except BaseException as error:
             if isinstance(error, SystemExit) and self.loop.is_forked():
                 # In a child of the application's: nothing here is its own.
@@ -425,8 +423,13 @@ cdef class WsgiCall:
             try:
                 if self.done:
                     self.close()
+                if self.environ is not None:
+                    self.release_environ()
             finally:
                 PyContext_Exit(self.context)
+                # One in which nothing was set is as good as new.
+                if self.done and len(self.context):
+                    self.context = None
         if self.done and self.thread is None:
             protocol = self.protocol
             self.recycle()
@@ -605,9 +608,6 @@ cdef class WsgiCall:
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
             self.status = self.headers = self.spill = None
-            # One in which nothing was set is as good as new.
-            if len(self.context):
-                self.context = None
             self.started = self.done = self.parked = self.enough = False
             self.from_file = False
             self.next_spare = self.gateway._spare
@@ -841,6 +841,7 @@ cdef class PoolThread:
                     # A logger may fail, too; the thread must not end.
                     sys.excepthook(*sys.exc_info())
                     call.done = True
+                    call.context = None
                 if call.done:
                     self.call = None
                     if self.has_time():

@@ -511,6 +511,40 @@ def test_credentials_are_not_kept_beyond_their_request(connect, name):
     assert secret not in [each[f"HTTP_{name.upper()}"] for each in holders]
 
 
+@pytest.mark.parametrize("place", ["environ", "context"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_left_of_a_request_ends_in_its_thread(
+    connect, errors, place, fails
+):
+    """It may be slow, as the end of a transaction is."""
+    places = queue.SimpleQueue()
+
+    class Left:
+        def __del__(self):
+            places.put(threading.get_ident())
+
+    def app(environ, start_response):
+        places.put(threading.get_ident())
+        if place == "environ":
+            environ["own.key"] = Left()
+        else:
+            variable.set(Left())
+        # The log of the test keeps frames.
+        del environ
+        if fails:
+            raise ZeroDivisionError
+        start_response("200 OK", TEXT)
+        return []
+
+    client = connect(app)
+    # The third is lent its environ.
+    for _ in range(3):
+        assert client.get().status == (500 if fails else 200)
+        if fails:
+            errors.take("ZeroDivisionError")
+        assert places.get(timeout=PATIENCE) == places.get(timeout=PATIENCE)
+
+
 def test_an_environ_belongs_to_its_request(connect):
     foreign = {"HTTP_LEFT", "left.behind", "HTTP_X_FIRST", "CONTENT_LENGTH"}
     kept = []
