@@ -53,6 +53,8 @@ cdef enum:
     COPY_MAX = 16384
     MAX_TEMPLATES = 64
     MAX_SPARES = 64
+    # Clients may leave, before the calls that nobody waits for are looked for.
+    MANY_GONE = 64
 
 # An application that waits between its blocks lets others in.
 cdef double STEP_SECONDS = 0.005
@@ -298,6 +300,8 @@ cdef class WsgiProtocol(HttpProtocol):
         self.call = None
         if call is not None:
             call.protocol = None
+            if call.thread is None and self.gateway.pool is not None:
+                return self.gateway.pool.note_gone()
             call.go_on()
         return 0
 
@@ -880,6 +884,7 @@ cdef class ThreadPool:
     cdef list threads
     cdef list idle              # without a call
     cdef object waiting         # calls for any thread
+    cdef int gone               # clients of these, since they were looked at
     cdef object ready           # calls that have one, to go on
     cdef bint had_ready
     # For the loop: (call, Output, content), or a call that was run.
@@ -967,6 +972,26 @@ cdef class ThreadPool:
     cdef int submit(self, WsgiCall call) except -1:
         self.put_waiting(call)
         return self.run_more(call.loop)
+
+    cdef int note_gone(self) except -1:
+        """Of calls whose clients have left, not more wait than of others."""
+        cdef WsgiCall call
+        self.gone += 1
+        if self.gone <= MANY_GONE or 2 * self.gone <= len(self.waiting):
+            return 0
+        self.gone = 0
+        for _ in range(len(self.waiting)):
+            try:
+                call = self.next_waiting()
+            except IndexError:
+                # Threads have taken some.
+                return 0
+            if call.protocol is not None:
+                self.put_waiting(call)
+            else:
+                call.close()
+                call.recycle()
+        return 0
 
     cdef int resume(self, WsgiCall call) except -1:
         self.ready.append(call)

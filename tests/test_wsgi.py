@@ -2563,6 +2563,43 @@ def test_a_client_that_leaves_before_a_thread_is_free():
         assert last.response().body == b"here"
 
 
+def test_who_leaves_before_a_thread_is_free_takes_no_memory():
+    """However many come and go meanwhile; those that stay are answered."""
+    app = Waiting([b"waited"])
+    with (
+        fasthttp.Server(app, port=0, threads=1) as server,
+        Connection(server.addresses[0]) as first,
+        Connection(server.addresses[0]) as last,
+    ):
+
+        def let_the_loop_turn():
+            with Connection(server.addresses[0]) as refused:
+                assert refused.send(b"?\r\n\r\n").response().status == 400
+
+        sender = os.urandom(8).hex()
+        first.request()
+        app.wait()
+        last.request()
+        for _ in range(8):
+            leaving = [Connection(server.addresses[0]) for _ in range(50)]
+            for client in leaving:
+                client.request("/", f"From: {sender}", "X-Own: 1")
+            let_the_loop_turn()
+            for client in leaving:
+                client.reset()
+            let_the_loop_turn()
+        gc.collect()
+        left = [
+            each
+            for each in gc.get_objects()
+            if type(each) is dict and each.get("HTTP_FROM") == sender
+        ]
+        assert len(left) <= 100
+        app.open()
+        assert first.response().body == b"waited"
+        assert last.response().body == b"waited"
+
+
 def test_a_thread_goes_on_with_what_waits():
     """First come, first served; no answer waits for the next request."""
     order = []
