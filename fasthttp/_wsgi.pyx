@@ -333,6 +333,7 @@ cdef class WsgiCall:
     cdef object status          # a str
     cdef list headers
     cdef bint started
+    cdef bint written           # by write(): some thread may yet be in it
     cdef bint lazy              # the iterable makes its blocks when asked
     cdef bint enough            # no more of the body will be sent
     cdef bint from_file         # which may be longer than its Content-Length
@@ -377,6 +378,7 @@ cdef class WsgiCall:
     def write(self, data):
         if not isinstance(data, bytes):
             raise AppError(f"write() wants bytes, not {data!r}")
+        self.written = True
         if data and not self.done:
             if self.is_alone():
                 # It may write without end; who yields is not asked again.
@@ -607,7 +609,7 @@ cdef class WsgiCall:
         self.release_body()
         self.protocol = self.method = self.target = None
         if (
-            self.gateway._spares < MAX_SPARES
+            not self.written and self.gateway._spares < MAX_SPARES
             and Py_REFCNT(<PyObject *>self.start_response_method) == 1
             and Py_REFCNT(<PyObject *>self.write_method) == 1
         ):
