@@ -36,6 +36,7 @@ from fakes import Waiting
 import fasthttp
 from fasthttp import listeners
 from fasthttp._environ import EnvironTemplate, environ_base
+from fasthttp._fields import KNOWN_NAMES
 from fasthttp._parser import RequestParser
 from fasthttp._wsgi import FileWrapper
 from fasthttp.errors import AppError
@@ -545,6 +546,77 @@ def test_what_is_left_of_a_request_ends_in_its_thread(
         assert places.get(timeout=PATIENCE) == places.get(timeout=PATIENCE)
 
 
+def test_an_environ_that_is_kept_stays_as_it_is(connect):
+    kept = []
+
+    def app(environ, start_response):
+        kept.append((environ, dict(environ)))
+        start_response("200 OK", TEXT)
+        return [b""]
+
+    client = connect(app)
+    for number in range(6):
+        client.get(f"/{number}", f"Cookie: {number}")
+    assert len(kept) == 6
+    assert all(environ == before for environ, before in kept)
+
+
+def test_what_serves_again_is_bounded():
+    """Of a row of fields that many send at a time; each serves many times."""
+    most, used, go_on = 64, set(), threading.Event()
+    go_on.set()
+
+    def app(environ, start_response):
+        assert go_on.wait(PATIENCE)
+        used.update([id(environ), id(start_response.__self__)])
+        start_response("200 OK", TEXT)
+        return []
+
+    def left():
+        gc.collect()
+        return [
+            sum(type(each).__name__ == kind for each in found)
+            for found in [[x for x in gc.get_objects() if id(x) in used]]
+            for kind in ("dict", "WsgiCall")
+        ]
+
+    with (
+        fasthttp.Server(app, port=0, threads=1) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        connections = [
+            clients.enter_context(Connection(server.addresses[0]))
+            for _ in range(most + 10)
+        ]
+        for _ in range(most + 10):
+            assert connections[0].get().status == 200
+        go_on.clear()
+        for client in connections:
+            client.request()
+        # A refusal that comes after them: the loop has seen all.
+        with Connection(server.addresses[0]) as refused:
+            assert refused.send(b"?\r\n\r\n").response().status == 400
+        go_on.set()
+        for client in connections:
+            assert client.response().status == 200
+        with Connection(server.addresses[0]) as refused:
+            assert refused.send(b"?\r\n\r\n").response().status == 400
+        assert left() == [most, most]
+
+
+def test_rows_of_fields_that_are_forgotten_leave_nothing(connect):
+    client = connect(answer([b""]))
+    counts = []
+    for first in "Accept", "From", "Via":
+        for second in KNOWN_NAMES[8:]:
+            for _ in range(3):
+                client.get("/", f"{first}: 1", f"{second}: 1")
+        gc.collect()
+        found = [type(each).__name__ for each in gc.get_objects()]
+        counts.append(found.count("Shape"))
+    assert counts == counts[:1] * 3
+
+
 def test_an_environ_belongs_to_its_request(connect):
     foreign = {"HTTP_LEFT", "left.behind", "HTTP_X_FIRST", "CONTENT_LENGTH"}
     kept = []
@@ -1020,7 +1092,8 @@ def test_the_log_names_the_bad_header(connect, errors):
 
 def test_the_log_names_the_request_of_an_answer_that_has_begun(connect, errors):
     def blocks():
-        yield from [b"a"] * 9
+        # More than are asked for in one go.
+        yield from [b"a"] * 600
         raise ValueError("on purpose")
 
     def app(environ, start_response):
@@ -1475,18 +1548,40 @@ def test_a_block_leaves_though_the_interpreter_is_busy(serve, threads):
         os.close(writable)
 
 
-def test_the_end_does_not_wait_for_close(connect):
+@pytest.mark.parametrize("is_file", [False, True])
+def test_the_end_does_not_wait_for_close(connect, tmp_path, is_file):
     closing, go_on = threading.Event(), threading.Event()
+    place = tmp_path / "file"
+    place.write_bytes(b"body")
+
+    def close():
+        closing.set()
+        assert go_on.wait(PATIENCE)
+
+    with place.open("rb") as file:
+        body = FileWrapper(file) if is_file else Body(b"body")
+        body.close = close
+        client = connect(answer(body)).request()
+        assert client.response().body == b"body"
+        assert closing.wait(PATIENCE)
+        go_on.set()
+
+
+def test_no_end_of_a_connection_waits_for_close_in_the_pool():
+    """It is the end of the body, too, for who knows only HTTP/1.0."""
+    go_on = threading.Event()
 
     class Slow(Body):
         def close(self):
-            closing.set()
             assert go_on.wait(PATIENCE)
 
-    client = connect(answer(Slow(b"body"))).request()
-    assert client.response().body == b"body"
-    assert closing.wait(PATIENCE)
-    go_on.set()
+    with (
+        fasthttp.Server(answer(Slow(b"body")), port=0, threads=1) as server,
+        Connection(server.addresses[0]) as client,
+    ):
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.response().body == b"body"
+        go_on.set()
 
 
 def test_a_body_longer_than_its_length_is_cut(connect, errors):
@@ -3183,6 +3278,47 @@ def test_a_request_does_not_see_the_context_of_another(connect):
     client = connect(app)
     for number in range(6):
         assert client.get(f"/{number}").body == b"default"
+
+
+@pytest.mark.parametrize("kind", ["start_response", "write"])
+def test_what_an_application_keeps_is_of_one_request(connect, kind):
+    late = []
+    fault = ValueError, ValueError(), None
+
+    def app(environ, start_response):
+        write = start_response("200 OK", TEXT)
+        for call in late:
+            call()
+        if kind == "write":
+            late.append(functools.partial(write, b"late"))
+        else:
+            late.append(functools.partial(start_response, "500 ", [], fault))
+        return [b"here"]
+
+    client = connect(app)
+    for _ in range(3):
+        got = client.get()
+        assert (got.status, got.body) == (200, b"here")
+    assert len(late) == 3
+
+
+def test_who_leaves_takes_nobody_else_along(slow):
+    """Not whom that serves by now which has served the one that leaves."""
+    body = Body(*[BLOCK] * 40)
+    client = slow(by_path(stream=answer(body)))
+    address = client.socket.getpeername()
+    leaving = Connection(address)
+    assert leaving.get("/").body == b"here"
+    client.request("/stream").head()
+    wait_until_stalled(body, address)
+    leaving.request("/", "Content-Length: 9")
+    with Connection(address) as other:
+        assert other.get("/").body == b"here"
+        leaving.reset()
+        assert other.get("/").body == b"here"
+    for _ in range(40):
+        assert client.chunk() == BLOCK
+    assert client.chunk() == b""
 
 
 # wsgiref.validate
