@@ -1023,7 +1023,11 @@ cdef class ThreadPool:
             else:
                 return 0
             self.running += 1
-            loop.open_soon(thread.gate)
+            try:
+                loop.open_soon(thread.gate)
+            except MemoryError:
+                # A thread that counts as running has to run.
+                thread.gate.open()
         return 0
 
     cdef bint has_idle(self, object loop) except -1:

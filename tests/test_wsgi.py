@@ -2909,6 +2909,25 @@ def test_a_failure_in_the_loop_costs_no_thread(errors):
         log.setLevel(logging.NOTSET)
 
 
+def test_a_loop_without_memory_costs_no_thread(monkeypatch):
+    failures = iter([True])
+    open_soon = fasthttp.AsyncSocketServer.open_soon
+
+    def fail_once(server, gate):
+        if next(failures, False):
+            raise MemoryError
+        open_soon(server, gate)
+
+    monkeypatch.setattr(fasthttp.AsyncSocketServer, "open_soon", fail_once)
+    with (
+        fasthttp.Server(answer([b"here"]), port=0, threads=1) as server,
+        Connection(server.addresses[0]) as client,
+    ):
+        for _ in range(2):
+            assert client.get().body == b"here"
+    assert next(failures, None) is None
+
+
 def test_an_exception_that_comes_too_late_costs_no_thread():
     """From another thread, as a timeout's does, behind the application."""
     entered, go_on = threading.Lock(), threading.Lock()
