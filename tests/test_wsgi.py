@@ -1831,6 +1831,7 @@ def test_close_when_the_client_left_while_a_block_was_made(errors):
 
 def test_close_when_the_server_stops(threads):
     """Two slow readers of one thread are cut off when it has to end."""
+    before = set(threading.enumerate())
     bodies = [Endless(), Endless()]
     apps = {"0": answer(bodies[0]), "1": answer(bodies[1])}
     server = fasthttp.Server(by_path(**apps), port=0, threads=min(threads, 1))
@@ -1845,6 +1846,9 @@ def test_close_when_the_server_stops(threads):
             server.stop(timeout=0)
         for body in bodies:
             assert body.is_closed_once()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_an_application_outlives_its_server():
