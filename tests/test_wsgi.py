@@ -2868,6 +2868,53 @@ def test_requests_leave_a_stream_its_turn():
     assert order == ["stream", "last"]
 
 
+def test_many_requests_leave_a_stream_its_turns():
+    """One of a stream's comes behind each request, however many wait."""
+    order = []
+    go_on = threading.Event()
+
+    def let_the_loop_turn():
+        with Connection(server.addresses[0]) as refused:
+            assert refused.send(b"?\r\n\r\n").response().status == 400
+
+    def stream(environ, start_response):
+        start_response("200 OK", TEXT)
+        yield b"begun"
+        assert go_on.wait(PATIENCE)
+        for _ in range(3):
+            # Enough for now, though nothing to send.
+            yield from [b""] * 512
+            order.append("stream")
+
+    def other(environ, start_response):
+        order.append("other")
+        for _ in range(3):
+            let_the_loop_turn()
+        start_response("200 OK", TEXT)
+        return []
+
+    with (
+        fasthttp.Server(
+            by_path(stream=stream, other=other), port=0, threads=1
+        ) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        reader, *others = [
+            clients.enter_context(Connection(server.addresses[0]))
+            for _ in range(5)
+        ]
+        reader.request("/stream").head()
+        assert reader.chunk() == b"begun"
+        for client in others:
+            client.request("/other")
+        let_the_loop_turn()
+        go_on.set()
+        for client in others:
+            assert client.response().status == 200
+        assert reader.chunk() == b""
+    assert order == ["other", "stream"] * 3 + ["other"]
+
+
 def test_a_fault_that_cannot_be_logged_ends_the_connection(connect, errors):
     log = logging.getLogger("fasthttp.error")
 
