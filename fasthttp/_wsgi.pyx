@@ -25,12 +25,11 @@ from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close as c_close
 
 from fasthttp._environ cimport EnvironTemplate, Loan
-from fasthttp._http1 cimport (
-    HttpContext, HttpProtocol, LOGGED, RequestBody, Store
-)
+from fasthttp._http1 cimport HttpContext, HttpProtocol, LOGGED
 from fasthttp._poller cimport Gate
 from fasthttp._protocol cimport BaseTransport
 from fasthttp._serializer cimport LENGTH, NO_BODY
+from fasthttp._store cimport RequestBody, Store
 
 from fasthttp._environ import environ_base
 from fasthttp.errors import AppError, FastHttpError

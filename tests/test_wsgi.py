@@ -1230,51 +1230,51 @@ def test_write_in_another_thread(connect, threads):
     assert all("--threads 1 or more" in text for text in raised)
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="no code of bytes runs within write()"
-)
-def test_what_is_written_too_late_is_in_no_other_answer():
-    """Though its request was over between write()'s look and its doing."""
-    inside, go_on = threading.Event(), threading.Event()
-    writers = []
+# Before, no code of an application's runs within write().
+if sys.version_info >= (3, 12):
 
-    class Held(bytes):
-        def __buffer__(self, flags):
-            inside.set()
-            assert go_on.wait(PATIENCE)
-            return super().__buffer__(flags)
+    def test_what_is_written_too_late_is_in_no_other_answer():
+        """Though its request was over between write()'s look and its doing."""
+        inside, go_on = threading.Event(), threading.Event()
+        writers = []
 
-    def app(environ, start_response):
-        write = start_response("200 OK", TEXT)
-        writers.append(threading.Thread(target=write, args=[Held(b"late")]))
-        writers[0].start()
-        assert inside.wait(PATIENCE)
-        return [b"answer"]
+        class Held(bytes):
+            def __buffer__(self, flags):
+                inside.set()
+                assert go_on.wait(PATIENCE)
+                return super().__buffer__(flags)
 
-    def on_answer(record):
-        # In the loop, which has not yet heard that the call is over.
-        if "/late" in record.getMessage():
-            go_on.set()
-            writers[0].join(PATIENCE)
-            other.request("/")
-        return True
+        def app(environ, start_response):
+            write = start_response("200 OK", TEXT)
+            writers.append(threading.Thread(target=write, args=[Held(b"late")]))
+            writers[0].start()
+            assert inside.wait(PATIENCE)
+            return [b"answer"]
 
-    log = logging.getLogger("fasthttp.access")
-    log.addFilter(on_answer)
-    log.setLevel(logging.INFO)
-    try:
-        with (
-            fasthttp.Server(
-                by_path(late=app), port=0, threads=1, access_log=True
-            ) as server,
-            Connection(server.addresses[0]) as client,
-            Connection(server.addresses[0]) as other,
-        ):
-            assert client.get("/late").body == b"answer"
-            assert other.response().body == b"here"
-    finally:
-        log.removeFilter(on_answer)
-        log.setLevel(logging.NOTSET)
+        def on_answer(record):
+            # In the loop, which has not yet heard that the call is over.
+            if "/late" in record.getMessage():
+                go_on.set()
+                writers[0].join(PATIENCE)
+                other.request("/")
+            return True
+
+        log = logging.getLogger("fasthttp.access")
+        log.addFilter(on_answer)
+        log.setLevel(logging.INFO)
+        try:
+            with (
+                fasthttp.Server(
+                    by_path(late=app), port=0, threads=1, access_log=True
+                ) as server,
+                Connection(server.addresses[0]) as client,
+                Connection(server.addresses[0]) as other,
+            ):
+                assert client.get("/late").body == b"answer"
+                assert other.response().body == b"here"
+        finally:
+            log.removeFilter(on_answer)
+            log.setLevel(logging.NOTSET)
 
 
 def test_a_lot_is_written_before_the_client_reads(slow):
