@@ -29,7 +29,7 @@ DESCRIPTORS = 20_000
 
 ALONE = {"protocol", "on-request", "on-request-pipelined"}
 WSGI = {workload.name for workload in WORKLOADS} - ALONE
-ASGI = WSGI - {"file-1m", "sleep", "sleep-queued", "flask"}
+ASGI = WSGI - {"file-1m", "sleep", "sleep-queued", "sleep-queued-8", "flask"}
 HEADS = {"hello", "head-fixed", "head-varied", "pipelined"}
 
 

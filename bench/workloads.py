@@ -12,6 +12,7 @@ import apps
 CHECK_SECONDS = 5
 PIPELINED = 16
 THREADS = 16
+FEW_THREADS = 8
 IDLE_CONNECTIONS = 10_000
 
 BROWSER_HEAD = {
@@ -147,6 +148,13 @@ WORKLOADS = (
         app="apps:sleep",
         connections=2 * THREADS,
         threads=THREADS,
+    ),
+    Workload(
+        name="sleep-queued-8",
+        title=f"10 ms sleep, {FEW_THREADS} threads, {2 * FEW_THREADS} clients",
+        app="apps:sleep",
+        connections=2 * FEW_THREADS,
+        threads=FEW_THREADS,
     ),
     Workload(
         name="flask",
