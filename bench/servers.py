@@ -29,7 +29,8 @@ DESCRIPTORS = 20_000
 
 ALONE = {"protocol", "on-request", "on-request-pipelined"}
 WSGI = {workload.name for workload in WORKLOADS} - ALONE
-ASGI = WSGI - {"file-1m", "sleep", "sleep-queued", "sleep-queued-8", "flask"}
+ASGI = WSGI - {"file-1m", "flask"}
+ASGI -= {workload.name for workload in WORKLOADS if workload.threads}
 HEADS = {"hello", "head-fixed", "head-varied", "pipelined"}
 
 

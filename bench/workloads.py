@@ -12,7 +12,6 @@ import apps
 CHECK_SECONDS = 5
 PIPELINED = 16
 THREADS = 16
-FEW_THREADS = 8
 IDLE_CONNECTIONS = 10_000
 
 BROWSER_HEAD = {
@@ -142,19 +141,15 @@ WORKLOADS = (
         connections=THREADS,
         threads=THREADS,
     ),
-    Workload(
-        name="sleep-queued",
-        title=f"10 ms sleep, {THREADS} threads, {2 * THREADS} clients",
-        app="apps:sleep",
-        connections=2 * THREADS,
-        threads=THREADS,
-    ),
-    Workload(
-        name="sleep-queued-8",
-        title=f"10 ms sleep, {FEW_THREADS} threads, {2 * FEW_THREADS} clients",
-        app="apps:sleep",
-        connections=2 * FEW_THREADS,
-        threads=FEW_THREADS,
+    *(
+        Workload(
+            name=name,
+            title=f"10 ms sleep, {threads} threads, {2 * threads} clients",
+            app="apps:sleep",
+            connections=2 * threads,
+            threads=threads,
+        )
+        for name, threads in (("sleep-queued", THREADS), ("sleep-queued-8", 8))
     ),
     Workload(
         name="flask",

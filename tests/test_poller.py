@@ -12,7 +12,7 @@ from fasthttp._poller import EpollPoller, Events
 from fasthttp._transport import Connections
 
 
-@pytest.fixture(autouse=True, params=POLLERS)
+@pytest.fixture(params=POLLERS)
 def poller(request, monkeypatch):
     use_poller(request.param, monkeypatch)
     poller = server_module.make_poller()
