@@ -2991,6 +2991,38 @@ def test_a_loop_without_memory_costs_no_thread(monkeypatch):
     assert next(failures, None) is None
 
 
+def test_a_wake_up_that_fails_hands_no_call_over_twice(monkeypatch):
+    """It would serve two clients at a time then."""
+    failures, both = iter([True]), threading.Barrier(2)
+    call_soon = fasthttp.AsyncSocketServer.call_soon_threadsafe
+
+    def fail_once(server, callback, *args):
+        if callback.__name__ == "deliver" and next(failures, False):
+            raise MemoryError
+        call_soon(server, callback, *args)
+
+    def app(environ, start_response):
+        if environ["PATH_INFO"] != "/":
+            both.wait(PATIENCE)
+        start_response("200 OK", TEXT)
+        return [environ["PATH_INFO"].encode()]
+
+    monkeypatch.setattr(
+        fasthttp.AsyncSocketServer, "call_soon_threadsafe", fail_once
+    )
+    with (
+        fasthttp.Server(app, port=0, threads=2) as server,
+        Connection(server.addresses[0]) as first,
+        Connection(server.addresses[0]) as second,
+    ):
+        assert first.get("/").body == b"/"
+        assert next(failures, None) is None
+        first.request("/first")
+        second.request("/second")
+        assert first.response().body == b"/first"
+        assert second.response().body == b"/second"
+
+
 def test_an_exception_that_comes_too_late_costs_no_thread():
     """From another thread, as a timeout's does, behind the application."""
     entered, go_on = threading.Lock(), threading.Lock()
